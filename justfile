@@ -1,0 +1,41 @@
+# What people do by hand. `just` without a name lists them.
+
+default:
+    @just --list
+
+# Build and run the server.
+run *arguments:
+    cargo run --release -- {{arguments}}
+
+# Everything that the continuous integration runs.
+ci:
+    .ci/run
+
+# All tests.
+test:
+    .ci/test
+
+# The mesh's concurrency models.
+loom:
+    RUSTFLAGS="--cfg loom" cargo test -p duva-net --test mesh_loom --release
+
+# The simulator over many seeds.
+sim seeds="1000" first="0":
+    cargo run --release -p duva-tools --bin duva-sim -- --seeds {{seeds}} --first {{first}}
+
+# Fuzz the request parser.
+fuzz seconds="60":
+    cd net/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run resp -- -max_total_time={{seconds}}
+
+# Micro-benchmarks.
+bench *arguments:
+    cargo bench -p duva-benches {{arguments}}
+
+# Side by side with other servers; see benches/README.md.
+compare *arguments:
+    cargo build --release
+    cargo run --release -p duva-benches --bin side-by-side -- {{arguments}}
+
+# A flamegraph of the server under load, as flamegraph.svg; needs perf and inferno (cargo install inferno).
+flamegraph seconds="10" *load="-t set,get -P 16 -c 50 -n 20000000 -r 1000000":
+    tools/flamegraph {{seconds}} {{load}}
