@@ -1,0 +1,155 @@
+//! Rows of the commands about connections. The server executes them: a connection is nothing that the engine knows.
+
+use super::{
+    Argument, Categories, Command, Docs, Flags, Run, ServerCommand,
+    docs::{block, integer, one_of, string, word},
+    object::{container, help},
+};
+
+pub(super) const COMMANDS: &[Command] = &[
+    row("ping", -1, ServerCommand::Ping, "1.0.0", "Answers PONG, or what it was given.")
+        .arguments(&[string("message").optional()])
+        .flags(&[Flags::FAST])
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+    row("echo", 2, ServerCommand::Echo, "1.0.0", "Answers what it was given.")
+        .arguments(&[string("message")])
+        .flags(&[Flags::LOADING, Flags::STALE, Flags::FAST]),
+    row(
+        "hello",
+        -1,
+        ServerCommand::Hello,
+        "6.0.0",
+        "Agrees on a protocol version, and says what the server is.",
+    )
+    .arguments(&[block(
+        "arguments",
+        &[
+            integer("protover"),
+            block("username_password", &[string("username"), string("password")]).after("AUTH").optional(),
+            string("clientname").after("SETNAME").optional(),
+        ],
+    )
+    .optional()])
+    .flags(HANDSHAKE),
+    row("select", 2, ServerCommand::Select, "1.0.0", "Selects the connection's database.")
+        .arguments(&[integer("index")])
+        .flags(&[Flags::LOADING, Flags::STALE, Flags::FAST]),
+    row("quit", -1, ServerCommand::Quit, "1.0.0", "Closes the connection.").flags(HANDSHAKE),
+    row("reset", 1, ServerCommand::Reset, "6.2.0", "Makes the connection as new.").flags(HANDSHAKE),
+    row("auth", -2, ServerCommand::Auth, "1.0.0", "Authenticates the connection.")
+        .arguments(&[string("username").optional(), string("password")])
+        .flags(HANDSHAKE),
+    container("client", "connection", "2.4.0", "About connections.").subcommands(CLIENT),
+];
+
+const HANDSHAKE: &[Flags] =
+    &[Flags::NOSCRIPT, Flags::LOADING, Flags::STALE, Flags::FAST, Flags::NO_AUTH, Flags::ALLOW_BUSY];
+
+const CLIENT: &[Command] = &[
+    client("client|id", 2, ServerCommand::ClientId, "5.0.0", "Returns the connection's number."),
+    client("client|getname", 2, ServerCommand::ClientGetName, "2.6.9", "Returns the connection's name."),
+    client("client|setname", 3, ServerCommand::ClientSetName, "2.6.9", "Names the connection.")
+        .arguments(&[string("connection-name")]),
+    client(
+        "client|setinfo",
+        4,
+        ServerCommand::ClientSetInfo,
+        "7.2.0",
+        "Notes the client library's name or version.",
+    )
+    .arguments(&[one_of("attr", &[string("libname").after("LIB-NAME"), string("libver").after("LIB-VER")])])
+    .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+    client("client|info", 2, ServerCommand::ClientInfo, "6.2.0", "Describes the connection.")
+        .tips(&["nondeterministic_output"]),
+    client("client|list", -2, ServerCommand::ClientList, "2.4.0", "Describes every connection, or some.")
+        .arguments(&[
+            one_of("client-type", TYPES).after("TYPE").optional(),
+            block("id", &[integer("client-id").multiple()]).after("ID").optional(),
+        ])
+        .flags(&[Flags::ADMIN])
+        .tips(&["nondeterministic_output"]),
+    client("client|kill", -3, ServerCommand::ClientKill, "2.4.0", "Closes connections.")
+        .arguments(&[one_of(
+            "filter",
+            &[
+                string("ip:port"),
+                one_of(
+                    "new-format",
+                    &[
+                        integer("client-id").after("ID").optional(),
+                        one_of("client-type", TYPES).after("TYPE").optional(),
+                        string("username").after("USER").optional(),
+                        string("ip:port").after("ADDR").optional(),
+                        string("ip:port").after("LADDR").optional(),
+                        one_of("skipme", &[word("yes", "YES"), word("no", "NO")]).after("SKIPME").optional(),
+                    ],
+                )
+                .multiple(),
+            ],
+        )])
+        .flags(&[Flags::ADMIN]),
+    client(
+        "client|reply",
+        3,
+        ServerCommand::ClientReply,
+        "3.2.0",
+        "Says whether the connection wants replies.",
+    )
+    .arguments(&[one_of("action", &[word("on", "ON"), word("off", "OFF"), word("skip", "SKIP")])]),
+    client("client|pause", -3, ServerCommand::ClientPause, "3.0.0", "Lets clients wait for a while.")
+        .arguments(&[
+            integer("timeout"),
+            one_of("mode", &[word("write", "WRITE"), word("all", "ALL")]).optional(),
+        ])
+        .flags(&[Flags::ADMIN]),
+    client("client|unpause", 2, ServerCommand::ClientUnpause, "6.2.0", "Ends a pause.")
+        .flags(&[Flags::ADMIN]),
+    client(
+        "client|no-evict",
+        3,
+        ServerCommand::ClientNoEvict,
+        "7.0.0",
+        "Keeps the connection from being evicted.",
+    )
+    .arguments(ON_OFF)
+    .flags(&[Flags::ADMIN]),
+    client(
+        "client|no-touch",
+        3,
+        ServerCommand::ClientNoTouch,
+        "7.2.0",
+        "Keeps reads from counting as accesses.",
+    )
+    .arguments(ON_OFF),
+    help("client|help", "connection", "5.0.0").categories(Categories::CONNECTION),
+];
+
+const TYPES: &[Argument] = &[
+    word("normal", "NORMAL"),
+    word("master", "MASTER"),
+    word("replica", "REPLICA"),
+    word("pubsub", "PUBSUB"),
+];
+
+const ON_OFF: &[Argument] = &[one_of("enabled", &[word("on", "ON"), word("off", "OFF")])];
+
+const fn row(
+    name: &'static str,
+    arity: i16,
+    command: ServerCommand,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    Command::new(name, arity, Run::Server(command), Docs::new("connection", since, "O(1)", summary))
+        .categories(Categories::CONNECTION)
+}
+
+const fn client(
+    name: &'static str,
+    arity: i16,
+    command: ServerCommand,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    row(name, arity, command, since, summary).flags(&[Flags::NOSCRIPT, Flags::LOADING, Flags::STALE])
+}

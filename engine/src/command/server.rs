@@ -1,0 +1,186 @@
+//! Rows of the commands about the server, and the name of everything that the server executes itself.
+
+use super::{
+    Categories, Command, Docs, Flags, Run,
+    docs::{block, integer, one_of, string, word},
+    object::{container, help},
+};
+
+/// What the server executes: one variant a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerCommand {
+    /// PING.
+    Ping,
+    /// ECHO.
+    Echo,
+    /// HELLO.
+    Hello,
+    /// SELECT.
+    Select,
+    /// QUIT.
+    Quit,
+    /// RESET.
+    Reset,
+    /// AUTH.
+    Auth,
+    /// CLIENT ID.
+    ClientId,
+    /// CLIENT GETNAME.
+    ClientGetName,
+    /// CLIENT SETNAME.
+    ClientSetName,
+    /// CLIENT SETINFO.
+    ClientSetInfo,
+    /// CLIENT INFO.
+    ClientInfo,
+    /// CLIENT LIST.
+    ClientList,
+    /// CLIENT KILL.
+    ClientKill,
+    /// CLIENT REPLY.
+    ClientReply,
+    /// CLIENT PAUSE.
+    ClientPause,
+    /// CLIENT UNPAUSE.
+    ClientUnpause,
+    /// CLIENT NO-EVICT.
+    ClientNoEvict,
+    /// CLIENT NO-TOUCH.
+    ClientNoTouch,
+    /// COMMAND and its subcommands but HELP: [`introspect::command_command`](super::introspect::command_command).
+    Command,
+    /// CONFIG GET.
+    ConfigGet,
+    /// CONFIG SET.
+    ConfigSet,
+    /// CONFIG RESETSTAT.
+    ConfigResetStat,
+    /// INFO.
+    Info,
+    /// TIME.
+    Time,
+    /// LOLWUT.
+    Lolwut,
+    /// WAIT.
+    Wait,
+    /// SHUTDOWN.
+    Shutdown,
+    /// CLUSTER KEYSLOT.
+    ClusterKeySlot,
+    /// Any container's HELP: [`help::write`](super::help::write). Also the row of a container that does
+    /// nothing alone; its arity refuses that before.
+    Help,
+}
+
+pub(super) const COMMANDS: &[Command] = &[
+    row("info", -1, ServerCommand::Info, "1.0.0", "O(1)", "Describes the server's state.")
+        .arguments(&[string("section").multiple().optional()])
+        .flags(&[Flags::LOADING, Flags::STALE])
+        .categories(Categories::DANGEROUS)
+        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]),
+    row("time", 1, ServerCommand::Time, "2.6.0", "O(1)", "Returns the server's clock.")
+        .flags(&[Flags::LOADING, Flags::STALE, Flags::FAST])
+        .tips(&["nondeterministic_output"]),
+    row("lolwut", -1, ServerCommand::Lolwut, "5.0.0", "O(1)", "Draws something, and names the version.")
+        .arguments(&[integer("version").after("VERSION").optional()])
+        .flags(&[Flags::READONLY, Flags::FAST]),
+    Command::new(
+        "wait",
+        3,
+        Run::Server(ServerCommand::Wait),
+        Docs::new("generic", "3.0.0", "O(1)", "Waits until replicas have the connection's writes.")
+            .with(&[integer("numreplicas"), integer("timeout")]),
+    )
+    .flags(&[Flags::NOSCRIPT])
+    .categories(Categories::CONNECTION)
+    .tips(&["request_policy:all_shards", "response_policy:agg_min"]),
+    row(
+        "shutdown",
+        -1,
+        ServerCommand::Shutdown,
+        "1.0.0",
+        "O(N) when it saves, where N is the number of keys; else O(1)",
+        "Ends the server.",
+    )
+    .arguments(&[
+        one_of("nosave_save", &[word("nosave", "NOSAVE"), word("save", "SAVE")]).optional(),
+        word("now", "NOW").optional(),
+        word("force", "FORCE").optional(),
+        word("abort", "ABORT").optional(),
+    ])
+    .flags(&[
+        Flags::ADMIN,
+        Flags::NOSCRIPT,
+        Flags::LOADING,
+        Flags::STALE,
+        Flags::NO_MULTI,
+        Flags::ALLOW_BUSY,
+    ]),
+    container("config", "server", "2.0.0", "The server's settings.").subcommands(CONFIG),
+    container("cluster", "cluster", "3.0.0", "The cluster's slots and nodes.").subcommands(CLUSTER),
+];
+
+const CONFIG: &[Command] = &[
+    config(
+        "config|get",
+        -3,
+        ServerCommand::ConfigGet,
+        "O(N) where N is the number of patterns",
+        "Returns the settings that match patterns.",
+    )
+    .arguments(&[block("parameter", &[string("parameter")]).multiple()]),
+    config(
+        "config|set",
+        -4,
+        ServerCommand::ConfigSet,
+        "O(N) where N is the number of settings",
+        "Changes settings, all of them or none.",
+    )
+    .arguments(&[block("parameter_value", &[string("parameter"), string("value")]).multiple()])
+    .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+    config("config|resetstat", 2, ServerCommand::ConfigResetStat, "O(1)", "Sets the counters of INFO back."),
+    help("config|help", "server", "5.0.0"),
+];
+
+const CLUSTER: &[Command] = &[
+    Command::new(
+        "cluster|keyslot",
+        3,
+        Run::Server(ServerCommand::ClusterKeySlot),
+        Docs::new(
+            "cluster",
+            "3.0.0",
+            "O(N) where N is the length of the key",
+            "Returns the slot that a key belongs to.",
+        )
+        .with(&[string("key")]),
+    )
+    .flags(&[Flags::STALE]),
+    help("cluster|help", "cluster", "5.0.0"),
+];
+
+const fn row(
+    name: &'static str,
+    arity: i16,
+    command: ServerCommand,
+    since: &'static str,
+    complexity: &'static str,
+    summary: &'static str,
+) -> Command {
+    Command::new(name, arity, Run::Server(command), Docs::new("server", since, complexity, summary))
+}
+
+const fn config(
+    name: &'static str,
+    arity: i16,
+    command: ServerCommand,
+    complexity: &'static str,
+    summary: &'static str,
+) -> Command {
+    row(name, arity, command, "2.0.0", complexity, summary).flags(&[
+        Flags::ADMIN,
+        Flags::NOSCRIPT,
+        Flags::LOADING,
+        Flags::STALE,
+    ])
+}

@@ -1,0 +1,509 @@
+//! One shard's keyspace: a range of slots, for every database.
+//!
+//! Nothing here reads a clock: every call brings `now_ms`, milliseconds since the Unix epoch. Invariants:
+//!
+//! - **A due key is missing.** A key whose deadline is not after `now_ms` does not exist for that call. A call that says
+//!   so moves shard time to its `now_ms`, so that no later entry's timestamp can bring the key back. Memory
+//!   returns when a write meets the key or a tick finds it through the wheel.
+//! - **Bounded steps.** A call touches at most one table (`table`), except those that take a budget.
+//! - **Every byte is counted** as it is allocated: entries, large values, tables, wheel, and what waits to be
+//!   freed (`used_bytes`).
+//! - An entry never leaves its shard: its memory belongs to the shard's heap.
+
+mod expire;
+mod scan;
+
+use crate::entry::{DeadlineWord, Entry, Heap, NewEntry, NewValue, clock_at, prefetch};
+use crate::table::Slot;
+use crate::wheel::{Record, Wheel};
+use crate::{DATABASE_COUNT, DetachedEntry, EntryRef, Hasher, KeyHash, SLOT_COUNT, Value};
+use expire::Garbage;
+
+/// What a write does to a key's deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// The key never expires.
+    Clear,
+    /// The deadline stays as it is.
+    Keep,
+    /// The key expires then: milliseconds since the Unix epoch, at most 2^48 - 1 (later ones are treated as that).
+    At(u64),
+}
+
+/// A SCAN cursor: the slot in the top 14 bits, the top 50 bits of the hash below. 0 begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor(pub u64);
+
+/// One database's part of the shard.
+struct Database {
+    /// Empty until the first write.
+    slots: Box<[Slot]>,
+    /// The database's name in the wheel's records, which stays when databases are exchanged.
+    record_number: u8,
+    counts: Counts,
+}
+
+/// How many keys a database's part of the shard has.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    keys: usize,
+    /// Keys with a deadline.
+    expiring: usize,
+    /// Keys with a deadline word, cleared ones included: those that records stand for.
+    words: usize,
+}
+
+/// One shard: a range of slots, for every database.
+///
+/// Methods panic if a database's number is not below [`DATABASE_COUNT`](crate::DATABASE_COUNT), and those that write
+/// if another shard holds the key's slot.
+pub struct Shard {
+    first_slot: u16,
+    slot_count: u16,
+    time_ms: u64,
+    hasher: Hasher,
+    databases: [Database; DATABASE_COUNT as usize],
+    /// By a record's database number: the index in `databases`.
+    database_of_record: [u8; DATABASE_COUNT as usize],
+    heap: Heap,
+    wheel: Wheel,
+    /// Bytes of slots, directories and tables, those that wait to be freed included.
+    table_bytes: usize,
+    garbage: Garbage,
+    expired_total: u64,
+    /// Candidates of a scan, kept for its allocation.
+    scratch: Vec<(u64, u32)>,
+}
+
+impl Shard {
+    /// An empty shard for `slots`.
+    ///
+    /// # Panics
+    /// If the range is empty or exceeds the 16,384 slots.
+    pub fn new(slots: std::ops::Range<u16>, hasher: Hasher) -> Self {
+        assert!(!slots.is_empty() && slots.end <= SLOT_COUNT);
+        Self {
+            first_slot: slots.start,
+            slot_count: slots.end - slots.start,
+            time_ms: 0,
+            hasher,
+            databases: std::array::from_fn(|number| Database::new(number as u8)),
+            database_of_record: std::array::from_fn(|number| number as u8),
+            heap: Heap::new(),
+            wheel: Wheel::new(),
+            table_bytes: 0,
+            garbage: Garbage::default(),
+            expired_total: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The shard's slots.
+    pub fn slots(&self) -> std::ops::Range<u16> {
+        self.first_slot..self.first_slot + self.slot_count
+    }
+
+    /// Shard time: the timestamp of the last applied entry, or the latest clock by which a read called a due key missing.
+    pub fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
+    /// The timestamp for an entry proposed at `now_ms`: never below shard time, which moves to it.
+    #[inline]
+    pub fn advance(&mut self, now_ms: u64) -> u64 {
+        self.time_ms = self.time_ms.max(now_ms);
+        self.time_ms
+    }
+
+    /// Before the first prefetch, as soon as the slot is known: the head of its table.
+    #[inline]
+    pub fn prefetch_slot(&self, database: u8, slot: u16) {
+        if let Some(slot) = self.slot(database, slot) {
+            prefetch(slot);
+        }
+    }
+
+    /// First prefetch: where the key's entry is found. Prefetches of several keys overlap, also those that have to look
+    /// at the tables' tags.
+    #[inline]
+    pub fn prefetch_table(&self, database: u8, key: KeyHash) {
+        if let Some(slot) = self.slot(database, key.slot) {
+            slot.prefetch_bucket(key.hash);
+        }
+    }
+
+    /// Second prefetch, after the first ones of a batch: the key's entry.
+    #[inline]
+    pub fn prefetch_entry(&self, database: u8, key: KeyHash) {
+        if let Some(slot) = self.slot(database, key.slot) {
+            slot.prefetch_entry(key.hash);
+        }
+    }
+
+    /// The entry of a live key: one that is there and not due at `now_ms`.
+    #[inline]
+    pub fn get(&mut self, database: u8, name: &[u8], key: KeyHash, now_ms: u64) -> Option<EntryRef<'_>> {
+        let index = self.index(key.slot);
+        let entry = self.databases[usize::from(database)].slots.get(index)?.find(key.hash, name)?;
+        if entry.is_due(now_ms) {
+            self.time_ms = self.time_ms.max(now_ms);
+            return None;
+        }
+        Some(entry.as_ref())
+    }
+
+    /// As `get`, and counts as an access.
+    #[inline]
+    pub fn access(&mut self, database: u8, name: &[u8], key: KeyHash, now_ms: u64) -> Option<EntryRef<'_>> {
+        let index = self.index(key.slot);
+        let entry = self.databases[usize::from(database)].slots.get_mut(index)?.find_mut(key.hash, name)?;
+        if entry.is_due(now_ms) {
+            self.time_ms = self.time_ms.max(now_ms);
+            return None;
+        }
+        entry.set_clock(clock_at(now_ms));
+        Some(entry.as_ref())
+    }
+
+    /// Sets a key to a string, whatever it held.
+    #[inline]
+    pub fn set_string(
+        &mut self,
+        database: u8,
+        name: &[u8],
+        key: KeyHash,
+        value: &[u8],
+        deadline: Deadline,
+        now_ms: u64,
+    ) {
+        let value = if value.len() <= crate::entry::INLINE_VALUE_BYTES_MAX {
+            NewValue::Inline(value, 0)
+        } else {
+            NewValue::External(value.to_vec())
+        };
+        self.put(
+            database,
+            key,
+            Put { name, value, edited: false, clock: clock_at(now_ms), deadline },
+            now_ms,
+        );
+    }
+
+    /// Sets a key to a string that has an allocation of its own already: a large one is moved, not copied.
+    pub fn set_string_owned(
+        &mut self,
+        database: u8,
+        name: &[u8],
+        key: KeyHash,
+        mut value: Vec<u8>,
+        deadline: Deadline,
+        now_ms: u64,
+    ) {
+        let value = NewValue::from_owned(&mut value);
+        self.put(
+            database,
+            key,
+            Put { name, value, edited: false, clock: clock_at(now_ms), deadline },
+            now_ms,
+        );
+    }
+
+    /// Edits a string in place, keeping the deadline: makes it `length` bytes (new bytes are zero; a missing key begins
+    /// empty, without deadline), then calls `edit`. Growth is amortised, so that repeated APPENDs cost O(1) a byte.
+    pub fn edit_string<R>(
+        &mut self,
+        database: u8,
+        name: &[u8],
+        key: KeyHash,
+        length: usize,
+        now_ms: u64,
+        edit: impl FnOnce(&mut [u8]) -> R,
+    ) -> R {
+        let index = self.index(key.slot);
+        let slot = self.databases[usize::from(database)].slots.get_mut(index);
+        if let Some(entry) = slot.and_then(|slot| slot.find_mut(key.hash, name))
+            && !entry.is_due(now_ms)
+        {
+            // SAFETY: a shard's entries are made on its heap.
+            unsafe { entry.resize(&mut self.heap, length) };
+            entry.mark_edited();
+            entry.set_clock(clock_at(now_ms));
+            return edit(entry.value_mut());
+        }
+        let value = if length <= crate::entry::INLINE_VALUE_BYTES_MAX {
+            NewValue::Inline(&[], length)
+        } else {
+            NewValue::External(vec![0; length])
+        };
+        let put = Put { name, value, edited: true, clock: clock_at(now_ms), deadline: Deadline::Clear };
+        self.put(database, key, put, now_ms);
+        let slot = &mut self.databases[usize::from(database)].slots[index];
+        edit(slot.find_mut(key.hash, name).expect("put above").value_mut())
+    }
+
+    /// Sets, clears or (Keep) leaves the deadline of a live key; false if there is none.
+    pub fn set_deadline(
+        &mut self,
+        database: u8,
+        name: &[u8],
+        key: KeyHash,
+        deadline: Deadline,
+        now_ms: u64,
+    ) -> bool {
+        let index = self.index(key.slot);
+        let database = &mut self.databases[usize::from(database)];
+        let Some(slot) = database.slots.get_mut(index) else { return false };
+        let Some(entry) = slot.find_mut(key.hash, name) else { return false };
+        if entry.is_due(now_ms) {
+            self.time_ms = self.time_ms.max(now_ms);
+            return false;
+        }
+        let deadline_ms = match deadline {
+            Deadline::Keep => return true,
+            Deadline::Clear => None,
+            Deadline::At(deadline_ms) => Some(deadline_ms),
+        };
+        let old = entry.word();
+        let (word, record_ms) = DeadlineWord::change(old, deadline_ms, now_ms);
+        // SAFETY: a shard's entries are made on its heap.
+        unsafe { entry.set_word(&mut self.heap, word) };
+        database.counts.change_word(old, word);
+        if let Some(record_ms) = record_ms {
+            self.wheel.insert(Record::new(database.record_number, key.slot, key.hash), record_ms, now_ms);
+        }
+        true
+    }
+
+    /// Removes a key; false if no live key was there. Large values are freed step by step (`reclaim`).
+    #[inline]
+    pub fn remove(&mut self, database: u8, name: &[u8], key: KeyHash, now_ms: u64) -> bool {
+        let Some((entry, live)) = self.take(database, name, key, now_ms) else { return false };
+        // SAFETY: a shard's entries are made on its heap.
+        unsafe { entry.destroy(&mut self.heap) };
+        live
+    }
+
+    /// Takes a live key's value and deadline out.
+    pub fn detach(&mut self, database: u8, name: &[u8], key: KeyHash, now_ms: u64) -> Option<DetachedEntry> {
+        let (entry, live) = self.take(database, name, key, now_ms)?;
+        let reference = entry.as_ref();
+        let (deadline_ms, edited, clock) =
+            (reference.deadline_ms(), reference.is_edited(), reference.clock());
+        if !live {
+            // SAFETY: a shard's entries are made on its heap.
+            unsafe { entry.destroy(&mut self.heap) };
+            return None;
+        }
+        // SAFETY: as above.
+        let value = unsafe { entry.into_value(&mut self.heap) };
+        Some(DetachedEntry { value, deadline_ms, edited, clock })
+    }
+
+    /// A copy of a live key's value and deadline.
+    pub fn duplicate(
+        &mut self,
+        database: u8,
+        name: &[u8],
+        key: KeyHash,
+        now_ms: u64,
+    ) -> Option<DetachedEntry> {
+        let entry = self.get(database, name, key, now_ms)?;
+        let Value::String(value) = entry.value();
+        Some(DetachedEntry {
+            value: value.to_vec(),
+            deadline_ms: entry.deadline_ms(),
+            edited: entry.is_edited(),
+            clock: clock_at(now_ms),
+        })
+    }
+
+    /// Puts a detached value under a key, replacing what is there. It keeps its deadline and its last access.
+    pub fn attach(&mut self, database: u8, name: &[u8], key: KeyHash, mut entry: DetachedEntry, now_ms: u64) {
+        let deadline = entry.deadline_ms.map_or(Deadline::Clear, Deadline::At);
+        let value = NewValue::from_owned(&mut entry.value);
+        self.put(
+            database,
+            key,
+            Put { name, value, edited: entry.edited, clock: entry.clock, deadline },
+            now_ms,
+        );
+    }
+
+    /// Keys of a database, expired ones that have not been removed included (as Redis counts).
+    pub fn key_count(&self, database: u8) -> usize {
+        self.databases[usize::from(database)].counts.keys
+    }
+
+    /// Keys with a deadline.
+    pub fn expiring_count(&self, database: u8) -> usize {
+        self.databases[usize::from(database)].counts.expiring
+    }
+
+    /// Keys of one slot of database 0.
+    pub fn slot_key_count(&self, slot: u16) -> usize {
+        self.slot(0, slot).map_or(0, Slot::len)
+    }
+
+    /// Exchanges two databases.
+    pub fn swap_databases(&mut self, a: u8, b: u8) {
+        self.databases.swap(usize::from(a), usize::from(b));
+        for index in [a, b] {
+            let record_number = self.databases[usize::from(index)].record_number;
+            self.database_of_record[usize::from(record_number)] = index;
+        }
+    }
+
+    /// Memory held, in bytes: entries, tables, large values, wheel.
+    #[inline]
+    pub fn used_bytes(&self) -> usize {
+        self.heap.used_bytes() + self.table_bytes + self.wheel.used_bytes() + self.garbage.wheel_bytes()
+    }
+
+    /// Keys removed because they were due, since the shard was made.
+    pub fn expired_total(&self) -> u64 {
+        self.expired_total
+    }
+
+    /// Where a slot is in a database's `slots`; out of range if another shard holds it.
+    #[inline]
+    fn index(&self, slot: u16) -> usize {
+        usize::from(slot.wrapping_sub(self.first_slot))
+    }
+
+    #[inline]
+    fn slot(&self, database: u8, slot: u16) -> Option<&Slot> {
+        self.databases[usize::from(database)].slots.get(self.index(slot))
+    }
+
+    /// Puts a value under a key, replacing what is there.
+    #[inline]
+    fn put(&mut self, database: u8, key: KeyHash, put: Put<'_>, now_ms: u64) {
+        let Put { name, value, edited, clock, deadline } = put;
+        let index = self.index(key.slot);
+        let database = &mut self.databases[usize::from(database)];
+        if database.slots.is_empty() {
+            self.table_bytes += database.open(self.slot_count);
+        }
+        let slot = &mut database.slots[index];
+        let record_ms = if let Some(entry) = slot.find_mut(key.hash, name) {
+            let old_word = entry.word();
+            let mut old_deadline_ms = old_word.and_then(DeadlineWord::deadline_ms);
+            if old_deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+                old_deadline_ms = None;
+                self.expired_total += 1;
+                self.time_ms = self.time_ms.max(now_ms);
+            }
+            let (word, record_ms) = DeadlineWord::change(old_word, deadline.resolve(old_deadline_ms), now_ms);
+            let in_place = match value {
+                NewValue::Inline(value, 0) if !edited => entry.overwrite(value, word, clock),
+                _ => false,
+            };
+            if !in_place {
+                let new = Entry::new(&mut self.heap, NewEntry { name, value, word, edited, clock });
+                let old = std::mem::replace(entry, new);
+                // SAFETY: a shard's entries are made on its heap.
+                unsafe { old.destroy(&mut self.heap) };
+            }
+            database.counts.change_word(old_word, word);
+            record_ms
+        } else {
+            let (word, record_ms) = DeadlineWord::change(None, deadline.resolve(None), now_ms);
+            let entry = Entry::new(&mut self.heap, NewEntry { name, value, word, edited, clock });
+            slot.insert(key.hash, entry, &self.hasher, &mut self.table_bytes);
+            database.counts.keys += 1;
+            database.counts.change_word(None, word);
+            record_ms
+        };
+        if let Some(record_ms) = record_ms {
+            self.wheel.insert(Record::new(database.record_number, key.slot, key.hash), record_ms, now_ms);
+        }
+    }
+
+    /// Takes an entry out of its table, and says whether it was live.
+    #[inline]
+    fn take(&mut self, database: u8, name: &[u8], key: KeyHash, now_ms: u64) -> Option<(Entry, bool)> {
+        let index = self.index(key.slot);
+        let database = &mut self.databases[usize::from(database)];
+        let slot = database.slots.get_mut(index)?;
+        let matches = |entry: &Entry| entry.key() == name;
+        let entry = slot.remove(key.hash, matches, &self.hasher, &mut self.table_bytes)?;
+        database.counts.remove(&entry);
+        let due = entry.is_due(now_ms);
+        if due {
+            self.expired_total += 1;
+            self.time_ms = self.time_ms.max(now_ms);
+        }
+        Some((entry, !due))
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        // Without large blocks the slab's regions hold everything, and need no walk over millions of keys.
+        if self.heap.needs_walk() || cfg!(debug_assertions) {
+            self.flush(None);
+            while self.reclaim(usize::MAX) {}
+            debug_assert_eq!(
+                self.heap.slab.live_blocks(),
+                0,
+                "an entry left its table without being destroyed"
+            );
+        }
+    }
+}
+
+/// What `put` puts.
+struct Put<'a> {
+    name: &'a [u8],
+    value: NewValue<'a>,
+    edited: bool,
+    clock: u32,
+    deadline: Deadline,
+}
+
+impl Deadline {
+    /// The deadline to have after a write to a key that has this one.
+    #[inline]
+    fn resolve(self, old_ms: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Clear => None,
+            Self::Keep => old_ms,
+            Self::At(deadline_ms) => Some(deadline_ms),
+        }
+    }
+}
+
+impl Database {
+    fn new(record_number: u8) -> Self {
+        Self { slots: Box::default(), record_number, counts: Counts::default() }
+    }
+
+    /// Allocates the slots; returns their bytes.
+    #[cold]
+    fn open(&mut self, slot_count: u16) -> usize {
+        self.slots = (0..slot_count).map(|_| Slot::new()).collect();
+        size_of_val(&*self.slots)
+    }
+}
+
+impl Counts {
+    /// Counts the change of an entry's deadline word.
+    #[inline]
+    fn change_word(&mut self, old: Option<DeadlineWord>, new: Option<DeadlineWord>) {
+        let expires =
+            |word: Option<DeadlineWord>| usize::from(word.and_then(DeadlineWord::deadline_ms).is_some());
+        self.words += usize::from(new.is_some());
+        self.words -= usize::from(old.is_some());
+        self.expiring += expires(new);
+        self.expiring -= expires(old);
+    }
+
+    #[inline]
+    fn remove(&mut self, entry: &Entry) {
+        self.keys -= 1;
+        self.change_word(entry.word(), None);
+    }
+}
+
+#[cfg(test)]
+mod tests;
