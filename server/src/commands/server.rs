@@ -1,0 +1,121 @@
+//! Commands about the server: CONFIG, INFO, TIME, WAIT, SHUTDOWN and their kin.
+
+use duva_engine::{command, key_slot, parse_i64};
+
+use super::{Flow, error, error_bytes, reply};
+use crate::core::{
+    admin::{AdminPurpose, AdminRequest},
+    connection::{Connection, State},
+    node::Node,
+    request::Request,
+};
+
+pub(super) fn config_get(node: &Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
+    let args = request.args();
+    let patterns: Vec<&[u8]> = (2..args.len()).map(|index| args.get(index)).collect();
+    let found = node.config.get(&patterns);
+    reply(connection, |reply| {
+        reply.map(found.len());
+        for (name, value) in &found {
+            reply.bulk(name.as_bytes());
+            reply.bulk(value);
+        }
+    })
+}
+
+pub(super) fn config_set(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
+    let args = request.args();
+    if args.len() % 2 != 0 {
+        return error(connection, "ERR wrong number of arguments for 'config|set' command");
+    }
+    let pairs: Vec<(&[u8], &[u8])> =
+        (2..args.len()).step_by(2).map(|index| (args.get(index), args.get(index + 1))).collect();
+    match node.shared.change_config(|config| config.set(&pairs)) {
+        Err(refused) => error_bytes(connection, &refused.reply()),
+        Ok(config) => {
+            let purpose = AdminPurpose::Order(AdminRequest::Configure(config));
+            super::ask(node, connection, request, purpose)
+        }
+    }
+}
+
+pub(super) fn time(node: &Node, connection: &mut Connection) -> Flow {
+    // The turn's clock has milliseconds; TIME promises microseconds.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let micros = now.map_or(node.executor.now_ms * 1000, |now| now.as_micros() as u64);
+    reply(connection, |reply| {
+        reply.array(2);
+        reply.bulk_integer((micros / 1_000_000) as i64);
+        reply.bulk_integer((micros % 1_000_000) as i64);
+    })
+}
+
+/// WAIT: without replicas none ever acknowledges, so it answers 0 at once, or after its timeout if it is to wait for some.
+pub(super) fn wait(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
+    let args = request.args();
+    let (Some(replicas), Some(timeout_ms)) = (parse_i64(args.get(1)), parse_i64(args.get(2))) else {
+        return error(connection, "ERR value is not an integer or out of range");
+    };
+    if timeout_ms < 0 {
+        return error(connection, "ERR timeout is negative");
+    }
+    if replicas <= 0 {
+        return reply(connection, |reply| reply.integer(0));
+    }
+    if !connection.replies.is_empty() {
+        return Flow::Hold;
+    }
+    let sequence = connection.wait_for_reply();
+    connection.state.insert(State::FENCED.and(State::WAITING));
+    if timeout_ms > 0 {
+        node.waits.push((connection.token, sequence, timeout_ms as u64));
+    }
+    Flow::Stop
+}
+
+pub(super) fn shutdown(node: &Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
+    let args = request.args();
+    let mut saves = None;
+    for index in 1..args.len() {
+        let option = args.get(index);
+        let is = |name: &str| option.eq_ignore_ascii_case(name.as_bytes());
+        if is("abort") && args.len() == 2 {
+            return error(connection, "ERR No shutdown in progress.");
+        } else if is("save") && saves != Some(false) {
+            saves = Some(true);
+        } else if is("nosave") && saves != Some(true) {
+            saves = Some(false);
+        } else if !is("now") && !is("force") {
+            return error(connection, "ERR syntax error");
+        }
+    }
+    if saves == Some(true) {
+        return error(connection, "ERR Errors trying to SHUTDOWN: this server does not save snapshots yet.");
+    }
+    tracing::info!(id = connection.id, "stopping: a client asked for it");
+    node.shared.stop();
+    // As Redis: no reply, the connection just ends.
+    connection.state.insert(State::CLOSE_AFTER_REPLY);
+    Flow::Stop
+}
+
+pub(super) fn lolwut(connection: &mut Connection) -> Flow {
+    let art = concat!(
+        "   .--.\n",
+        "  (o  o)   duva\n",
+        "  |)  (|   a key, a value,\n",
+        "  '----'   and nothing lost between.\n",
+    );
+    let text = format!("{art}\nRedis ver. {}\n", super::REDIS_VERSION);
+    reply(connection, |reply| reply.verbatim(&text))
+}
+
+pub(super) fn key_slot_of(connection: &mut Connection, request: &mut Request<'_>) -> Flow {
+    let slot = key_slot(request.args().get(2));
+    reply(connection, |reply| reply.integer(i64::from(slot)))
+}
+
+pub(super) fn help(connection: &mut Connection, request: &mut Request<'_>) -> Flow {
+    let command = request.command;
+    reply(connection, |reply| command::help::write(command, reply))
+}

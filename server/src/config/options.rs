@@ -1,0 +1,388 @@
+//! The table of options.
+//!
+//! A row is all there is to know about an option. To add one: a field in [`Config`], a row here, and a row in
+//! `docs/configuration.md` (a test compares the two).
+
+use std::borrow::Cow;
+
+use super::{
+    CORE_COUNT_MAX, Config, LogFormat, LogLevel, Password, SHARD_COUNT_MAX,
+    value::{self, Reason},
+};
+
+/// One option.
+pub(super) struct ConfigOption {
+    /// Its name everywhere: the flag without dashes, the key in a file, the name in CONFIG GET.
+    pub(super) name: &'static str,
+    /// The heading it stands under in the help.
+    pub(super) section: &'static str,
+    /// What stands for its value in the help.
+    pub(super) placeholder: &'static str,
+    /// Its default, as text that `parse` accepts unless it stands in parentheses.
+    pub(super) default: &'static str,
+    /// One sentence with units.
+    pub(super) meaning: &'static str,
+    /// What a file's value must be, to end the sentence "must be ...".
+    pub(super) expects: &'static str,
+    /// What forms a value has in a file.
+    pub(super) form: Form,
+    /// Where it can be set.
+    pub(super) change: Change,
+    /// Reads a value into the configuration, which is left as it was on a refusal.
+    pub(super) parse: fn(&mut Config, &[u8]) -> Result<(), Reason>,
+    /// Writes the value as CONFIG GET shows it.
+    pub(super) print: fn(&Config) -> Vec<u8>,
+}
+
+/// The forms of a value in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// An integer.
+    Integer,
+    /// A string with a unit, or an integer of bytes.
+    Bytes,
+    /// A string.
+    Text,
+    /// A string of octal digits, or an octal integer: a decimal one would not mean what it seems to.
+    Octal,
+    /// A boolean, or a string.
+    YesNo,
+    /// A string, or an array whose elements are joined with this separator.
+    List(&'static str),
+}
+
+/// Where an option can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// At the start and by CONFIG SET.
+    RunTime,
+    /// At the start only.
+    Start,
+    /// At the start only; CONFIG SET words the refusal as Redis does for settings that reach beyond the server.
+    StartProtected,
+    /// Nowhere: it is there to be read.
+    Never,
+}
+
+impl ConfigOption {
+    /// The environment variable that sets it.
+    pub(super) fn variable(&self) -> String {
+        format!("DUVA_{}", self.name.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    /// Whether flags, variables and files can set it.
+    pub(super) fn is_settable_at_start(&self) -> bool {
+        self.change != Change::Never
+    }
+
+    /// Whether its value may be several words of the command line.
+    pub(super) fn takes_words(&self) -> bool {
+        self.form == Form::List(" ")
+    }
+
+    /// The option of that name, in any case.
+    pub(super) fn find(name: &[u8]) -> Option<&'static Self> {
+        OPTIONS.iter().find(|option| option.name.as_bytes().eq_ignore_ascii_case(name))
+    }
+}
+
+const CORES: &str = "Cores and shards";
+const NETWORK: &str = "Network";
+const CLIENTS: &str = "Clients";
+const DATA: &str = "Data";
+const LOG: &str = "Logging";
+
+const MIB: u64 = 1 << 20;
+/// The longest time in seconds that Redis accepts.
+const SECONDS_MAX: u32 = i32::MAX as u32;
+
+/// Every option, in the order of the help and of CONFIG GET.
+pub(super) static OPTIONS: &[ConfigOption] = &[
+    ConfigOption {
+        name: "cores",
+        section: CORES,
+        placeholder: "COUNT",
+        default: "(the available CPUs)",
+        meaning: "Threads that serve data, each on a CPU of its own",
+        expects: "an integer from 1 to 1024",
+        form: Form::Integer,
+        change: Change::Start,
+        parse: |config, text| value::short(text, 1..=CORE_COUNT_MAX).map(|cores| config.cores = cores),
+        print: |config| config.cores.to_string().into(),
+    },
+    ConfigOption {
+        name: "cpus",
+        section: CORES,
+        placeholder: "LIST",
+        default: "",
+        meaning: "CPUs to pin the cores to in this order, such as 0,2-5; empty leaves the choice to the server",
+        expects: "a list of CPU numbers and ranges such as \"0,2-5\"",
+        form: Form::List(","),
+        change: Change::Start,
+        parse: |config, text| value::cpu_list(text).map(|cpus| config.cpus = cpus),
+        print: |config| value::print_cpu_list(&config.cpus).into(),
+    },
+    ConfigOption {
+        name: "shards",
+        section: CORES,
+        placeholder: "COUNT",
+        default: "64",
+        meaning: "Shards the keys are split into: a power of two, four or more a core, at most 16384; the default grows \
+                  with more than 16 cores",
+        expects: "a power of two from 4 to 16384",
+        form: Form::Integer,
+        change: Change::Start,
+        parse: |config, text| {
+            let shards = value::short(text, 1..=SHARD_COUNT_MAX)?;
+            if !shards.is_power_of_two() {
+                return Err(Cow::Borrowed("argument must be a power of two"));
+            }
+            config.shards = shards;
+            Ok(())
+        },
+        print: |config| config.shards.to_string().into(),
+    },
+    ConfigOption {
+        name: "port",
+        section: NETWORK,
+        placeholder: "PORT",
+        default: "6379",
+        meaning: "TCP port to listen on; 0 listens on none",
+        expects: "an integer from 0 to 65535",
+        form: Form::Integer,
+        change: Change::Start,
+        parse: |config, text| value::short(text, 0..=u16::MAX).map(|port| config.port = port),
+        print: |config| config.port.to_string().into(),
+    },
+    ConfigOption {
+        name: "bind",
+        section: NETWORK,
+        placeholder: "ADDRESSES",
+        default: "127.0.0.1 -::1",
+        meaning: "IP addresses to listen on, separated by spaces; * and ::* are all interfaces, and a leading - skips \
+                  an address that the machine does not have",
+        expects: "a list of IP addresses, * or ::*",
+        form: Form::List(" "),
+        change: Change::Start,
+        parse: |config, text| value::addresses(text).map(|addresses| config.bind = addresses),
+        print: |config| value::print_addresses(&config.bind).into(),
+    },
+    ConfigOption {
+        name: "unixsocket",
+        section: NETWORK,
+        placeholder: "PATH",
+        default: "",
+        meaning: "Unix socket to listen on, a relative path starting from dir; empty listens on none",
+        expects: "a path",
+        form: Form::Text,
+        change: Change::Start,
+        parse: |config, text| value::path(text).map(|path| config.unix_socket = path),
+        print: |config| print_path(config.unix_socket.as_deref()),
+    },
+    ConfigOption {
+        name: "unixsocketperm",
+        section: NETWORK,
+        placeholder: "MODE",
+        default: "0",
+        meaning: "Permission bits of the Unix socket in octal, such as 700; 0 leaves them to the umask",
+        expects: "octal digits in a string, such as \"700\", or an octal integer, such as 0o700",
+        form: Form::Octal,
+        change: Change::Start,
+        parse: |config, text| value::permissions(text).map(|mode| config.unix_socket_mode = mode),
+        print: |config| format!("{:o}", config.unix_socket_mode).into(),
+    },
+    ConfigOption {
+        name: "tcp-keepalive",
+        section: NETWORK,
+        placeholder: "SECONDS",
+        default: "300",
+        meaning: "Idle seconds before the kernel probes whether a TCP client is still there; 0 never does",
+        expects: "an integer from 0 to 2147483647",
+        form: Form::Integer,
+        change: Change::RunTime,
+        parse: |config, text| {
+            value::integer(text, 0..=SECONDS_MAX).map(|seconds| config.tcp_keepalive_seconds = seconds)
+        },
+        print: |config| config.tcp_keepalive_seconds.to_string().into(),
+    },
+    ConfigOption {
+        name: "maxclients",
+        section: CLIENTS,
+        placeholder: "COUNT",
+        default: "10000",
+        meaning: "Clients served at the same time; more are refused",
+        expects: "an integer from 1 to 4294967295",
+        form: Form::Integer,
+        change: Change::RunTime,
+        parse: |config, text| value::integer(text, 1..=u32::MAX).map(|count| config.clients_max = count),
+        print: |config| config.clients_max.to_string().into(),
+    },
+    ConfigOption {
+        name: "timeout",
+        section: CLIENTS,
+        placeholder: "SECONDS",
+        default: "0",
+        meaning: "Idle seconds before a client is closed; 0 never closes one",
+        expects: "an integer from 0 to 2147483647",
+        form: Form::Integer,
+        change: Change::RunTime,
+        parse: |config, text| {
+            value::integer(text, 0..=SECONDS_MAX).map(|seconds| config.idle_timeout_seconds = seconds)
+        },
+        print: |config| config.idle_timeout_seconds.to_string().into(),
+    },
+    ConfigOption {
+        name: "requirepass",
+        section: CLIENTS,
+        placeholder: "PASSWORD",
+        default: "",
+        meaning: "Password that clients must present with AUTH; empty asks for none (better set in a file or the \
+                  environment, because others can see a command line)",
+        expects: "a password",
+        form: Form::Text,
+        change: Change::RunTime,
+        parse: |config, text| {
+            config.password = Password::new(text);
+            Ok(())
+        },
+        print: |config| config.password.reveal().to_vec(),
+    },
+    ConfigOption {
+        name: "client-query-buffer-limit",
+        section: CLIENTS,
+        placeholder: "BYTES",
+        default: "1gb",
+        meaning: "Bytes of unprocessed requests before a client is closed, 1mb or more",
+        expects: "a number of bytes such as \"64mb\", 1mb or more",
+        form: Form::Bytes,
+        change: Change::RunTime,
+        parse: |config, text| value::bytes(text, MIB).map(|bytes| config.query_buffer_bytes_max = bytes),
+        print: |config| config.query_buffer_bytes_max.to_string().into(),
+    },
+    ConfigOption {
+        name: "client-output-buffer-limit",
+        section: CLIENTS,
+        placeholder: "LIMITS",
+        default: "normal 0 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60",
+        meaning: "Unread replies before a client is closed: class (normal, replica or pubsub), hard limit in bytes, \
+                  soft limit in bytes, and seconds beyond the soft limit; 0 is no limit, and classes not named stay",
+        expects: "groups of four words such as \"pubsub 32mb 8mb 60\"",
+        form: Form::List(" "),
+        change: Change::RunTime,
+        parse: |config, text| value::change_output_limits(&mut config.output_buffer_limits, text),
+        print: |config| value::print_output_limits(&config.output_buffer_limits).into(),
+    },
+    ConfigOption {
+        name: "proto-max-bulk-len",
+        section: CLIENTS,
+        placeholder: "BYTES",
+        default: "512mb",
+        meaning: "Bytes of the longest single argument of a request, and of the longest string; 1mb or more",
+        expects: "a number of bytes such as \"64mb\", 1mb or more",
+        form: Form::Bytes,
+        change: Change::RunTime,
+        parse: |config, text| value::bytes(text, MIB).map(|bytes| config.bulk_len_bytes_max = bytes),
+        print: |config| config.bulk_len_bytes_max.to_string().into(),
+    },
+    ConfigOption {
+        name: "dir",
+        section: DATA,
+        placeholder: "PATH",
+        default: ".",
+        meaning: "Directory that relative paths start from; it must exist",
+        expects: "the path of a directory",
+        form: Form::Text,
+        change: Change::StartProtected,
+        parse: |config, text| {
+            config.directory = value::path(text)?.ok_or("argument must be the path of a directory")?;
+            Ok(())
+        },
+        print: |config| print_path(Some(&config.directory)),
+    },
+    ConfigOption {
+        name: "databases",
+        section: DATA,
+        placeholder: "COUNT",
+        default: "16",
+        meaning: "Databases that clients can SELECT; their number is fixed",
+        expects: "left out",
+        form: Form::Integer,
+        change: Change::Never,
+        parse: |_, _| Err(Cow::Borrowed("the number of databases is fixed")),
+        print: |_| duva_engine::DATABASE_COUNT.to_string().into(),
+    },
+    ConfigOption {
+        name: "appendonly",
+        section: DATA,
+        placeholder: "YES/NO",
+        default: "no",
+        meaning: "Whether writes are journalled; this release keeps data in memory only and accepts no alone",
+        expects: "\"no\" (or false)",
+        form: Form::YesNo,
+        change: Change::RunTime,
+        parse: |_, text| match value::yes_or_no(text)? {
+            true => Err(Cow::Borrowed(
+                "this release keeps data in memory only and has no journal: set it to 'no'",
+            )),
+            false => Ok(()),
+        },
+        print: |_| b"no".to_vec(),
+    },
+    ConfigOption {
+        name: "save",
+        section: DATA,
+        placeholder: "POINTS",
+        default: "",
+        meaning: "When to save snapshots; this release has none and accepts the empty text alone",
+        expects: "an empty string",
+        form: Form::List(" "),
+        change: Change::RunTime,
+        parse: |_, text| match text {
+            b"" => Ok(()),
+            _ => Err(Cow::Borrowed(
+                "this release keeps data in memory only and has no snapshots: set it to ''",
+            )),
+        },
+        print: |_| Vec::new(),
+    },
+    ConfigOption {
+        name: "loglevel",
+        section: LOG,
+        placeholder: "LEVEL",
+        default: "notice",
+        meaning: "Least severe messages to log: debug, verbose, notice, warning or nothing",
+        expects: "debug, verbose, notice, warning or nothing",
+        form: Form::Text,
+        change: Change::RunTime,
+        parse: |config, text| value::choice(text, &LogLevel::NAMES).map(|level| config.log_level = level),
+        print: |config| config.log_level.name().into(),
+    },
+    ConfigOption {
+        name: "log-format",
+        section: LOG,
+        placeholder: "FORMAT",
+        default: "text",
+        meaning: "Form of a log line: text or json",
+        expects: "text or json",
+        form: Form::Text,
+        change: Change::Start,
+        parse: |config, text| value::choice(text, &LogFormat::NAMES).map(|format| config.log_format = format),
+        print: |config| config.log_format.name().into(),
+    },
+    ConfigOption {
+        name: "logfile",
+        section: LOG,
+        placeholder: "PATH",
+        default: "",
+        meaning: "File that log lines are added to, a relative path starting from dir; empty is the standard output",
+        expects: "a path",
+        form: Form::Text,
+        change: Change::Start,
+        parse: |config, text| value::path(text).map(|path| config.log_file = path),
+        print: |config| print_path(config.log_file.as_deref()),
+    },
+];
+
+fn print_path(path: Option<&std::path::Path>) -> Vec<u8> {
+    path.map_or_else(Vec::new, |path| path.as_os_str().as_encoded_bytes().to_vec())
+}

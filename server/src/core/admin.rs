@@ -1,0 +1,478 @@
+//! What concerns the server rather than data: state that all cores share, and questions and orders to every core.
+//!
+//! Shared state is touched when connections come and go, on configuration changes and at shutdown, never by a data
+//! request. Everything else about a core is asked of that core through the mesh, like any other work.
+
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+};
+
+use crossbeam_utils::CachePadded;
+use duva_engine::command::{Command, Flags};
+use duva_net::io::Io;
+
+use super::{
+    Core,
+    connection::{Connection, State},
+    node::Node,
+    request::OwnedRequest,
+    stats::Stats,
+    timers::Timer,
+};
+use crate::{commands, config::Config};
+
+/// What all cores share.
+pub struct Shared {
+    config: Mutex<Arc<Config>>,
+    clients: Box<[CachePadded<AtomicUsize>]>,
+    next_client: AtomicU64,
+    is_stopping: AtomicBool,
+    wake_all: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    process_settings: OnceLock<Box<dyn Fn(&Config) + Send + Sync>>,
+    unix_listener: Option<u32>,
+    /// When the server started, in milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// Forty hexadecimal digits that name this run.
+    pub run_id: String,
+    /// The TCP port that is served; 0: none.
+    pub port: u16,
+}
+
+impl Shared {
+    /// The state of a server of `config.cores` cores; the listener numbered `unix_listener`, if any, is a Unix socket's.
+    pub fn new(config: Config, unix_listener: Option<u32>, port: u16, started_ms: u64, run_id: String) -> Self {
+        Self {
+            clients: (0..config.cores).map(|_| CachePadded::default()).collect(),
+            config: Mutex::new(Arc::new(config)),
+            next_client: AtomicU64::new(1),
+            is_stopping: AtomicBool::new(false),
+            wake_all: OnceLock::new(),
+            process_settings: OnceLock::new(),
+            unix_listener,
+            started_ms,
+            run_id,
+            port,
+        }
+    }
+
+    /// Says how every core is woken from outside.
+    pub fn set_wake_all(&self, wake_all: Box<dyn Fn() + Send + Sync>) {
+        let is_first = self.wake_all.set(wake_all).is_ok();
+        assert!(is_first, "set once, at start");
+    }
+
+    /// Says how settings that belong to the process, not to a core, are applied.
+    pub fn set_process_settings(&self, apply: Box<dyn Fn(&Config) + Send + Sync>) {
+        let is_first = self.process_settings.set(apply).is_ok();
+        assert!(is_first, "set once, at start");
+    }
+
+    fn apply_process_settings(&self, config: &Config) {
+        if let Some(apply) = self.process_settings.get() {
+            apply(config);
+        }
+    }
+
+    /// Tells every core to stop after its turn.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        if let Some(wake_all) = self.wake_all.get() {
+            wake_all();
+        }
+    }
+
+    /// Whether the server is to stop.
+    #[inline]
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether connections accepted by this listener are a Unix socket's.
+    pub fn is_unix_listener(&self, listener: u32) -> bool {
+        self.unix_listener == Some(listener)
+    }
+
+    /// A number that no client had before.
+    pub fn next_client_id(&self) -> u64 {
+        self.next_client.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Connected clients, those being refused included.
+    pub fn client_count(&self) -> usize {
+        self.clients.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The core that serves the fewest connections, `own` if it is one of them; counts one more for it.
+    pub fn least_loaded(&self, own: usize) -> usize {
+        let count = |core: usize| self.clients[core].load(Ordering::Relaxed);
+        let core = (0..self.clients.len()).min_by_key(|&core| (count(core), core != own)).unwrap_or(own);
+        self.clients[core].fetch_add(1, Ordering::Relaxed);
+        core
+    }
+
+    /// A connection of `core` is gone.
+    pub fn forget_client(&self, core: usize) {
+        let before = self.clients[core].fetch_sub(1, Ordering::Relaxed);
+        assert!(before > 0, "a connection was freed twice");
+    }
+
+    /// Replaces the configuration by what `change` makes of it.
+    pub fn change_config<E>(&self, change: impl FnOnce(&Config) -> Result<Config, E>) -> Result<Arc<Config>, E> {
+        // A panic cannot leave it half changed: the value is replaced whole.
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        *config = Arc::new(change(&config)?);
+        Ok(Arc::clone(&config))
+    }
+}
+
+/// CLIENT PAUSE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pause {
+    /// When it ends, in milliseconds since the Unix epoch; 0: none.
+    pub until_ms: u64,
+    /// Whether reads are paused too.
+    pub all: bool,
+}
+
+impl Pause {
+    /// Whether `command` must wait at `now_ms`.
+    pub fn covers(self, command: &Command, now_ms: u64) -> bool {
+        now_ms < self.until_ms
+            && (self.all || command.flags.contains(Flags::WRITE))
+            && command.name != "client|unpause"
+    }
+}
+
+/// Which clients CLIENT LIST and CLIENT KILL mean.
+#[derive(Clone, Debug, Default)]
+pub struct ClientFilter {
+    /// Only these numbers; empty: any.
+    pub ids: Vec<u64>,
+    /// Only with this peer address.
+    pub address: Option<String>,
+    /// Only with this local address.
+    pub local_address: Option<String>,
+    /// Only of this type; all clients are of type `normal`.
+    pub kind: Option<String>,
+    /// Only of this user; all clients are `default`.
+    pub user: Option<String>,
+    /// Not this client.
+    pub except: Option<u64>,
+    /// Only clients at least this old, in seconds.
+    pub age_seconds_min: Option<u64>,
+}
+
+/// A question or an order to one core.
+#[derive(Clone)]
+pub enum AdminRequest {
+    /// What does it count?
+    Report,
+    /// Which clients does it serve?
+    Clients(ClientFilter),
+    /// Close clients. The one that asks is closed after its reply.
+    Kill {
+        /// Which.
+        filter: ClientFilter,
+        /// Who asks.
+        own_id: u64,
+    },
+    /// Pause, or end the pause.
+    Pause(Pause),
+    /// Use this configuration.
+    Configure(Arc<Config>),
+    /// Count from zero.
+    ResetStats,
+}
+
+/// One core's answer.
+pub enum AdminReply {
+    /// Its counters.
+    Report(Box<Report>),
+    /// Its clients.
+    Clients(Vec<ClientRow>),
+    /// How many clients were closed.
+    Killed(usize),
+    /// Done.
+    Done,
+}
+
+/// What one core reports of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Its counters.
+    pub stats: Stats,
+    /// Connected clients.
+    pub clients: usize,
+    /// Clients that wait for something.
+    pub clients_blocked: usize,
+    /// The largest waiting input of a client, in bytes.
+    pub input_bytes_max: usize,
+    /// The largest unread output of a client, in bytes.
+    pub output_bytes_max: usize,
+    /// Memory of clients' buffers, in bytes.
+    pub client_bytes: usize,
+    /// Memory of data, in bytes.
+    pub data_bytes: usize,
+    /// Keys, and keys that expire, by database.
+    pub keys: [(usize, usize); duva_engine::DATABASE_COUNT as usize],
+    /// Keys removed because they were due.
+    pub expired: u64,
+}
+
+/// One client, as CLIENT LIST shows it.
+#[derive(Clone, Debug)]
+pub struct ClientRow {
+    /// Its number.
+    pub id: u64,
+    /// Its peer's address.
+    pub address: String,
+    /// Its local address.
+    pub local_address: String,
+    /// Its descriptor.
+    pub descriptor: i32,
+    /// CLIENT SETNAME.
+    pub name: String,
+    /// Seconds since it connected.
+    pub age_seconds: u64,
+    /// Seconds since it last sent something.
+    pub idle_seconds: u64,
+    /// Redis's flag letters.
+    pub flags: String,
+    /// Its database.
+    pub database: u8,
+    /// Bytes of waiting input.
+    pub input_bytes: usize,
+    /// Unread replies that wait behind the send under way.
+    pub output_list_length: usize,
+    /// Bytes of unread replies.
+    pub output_bytes: usize,
+    /// Memory it uses.
+    pub total_bytes: usize,
+    /// Its last command.
+    pub last_command: &'static str,
+    /// Its protocol version, 2 or 3.
+    pub protocol: u8,
+    /// CLIENT SETINFO LIB-NAME.
+    pub library_name: String,
+    /// CLIENT SETINFO LIB-VER.
+    pub library_version: String,
+}
+
+/// Why every core is asked, and what becomes of the answers.
+pub enum AdminPurpose {
+    /// INFO.
+    Info,
+    /// CLIENT LIST; CLIENT INFO is one of the rows.
+    ClientList(ClientFilter),
+    /// CLIENT KILL; the old form answers OK or an error.
+    ClientKill {
+        /// Which.
+        filter: ClientFilter,
+        /// Who asks.
+        own_id: u64,
+        /// `CLIENT KILL addr:port`.
+        is_old_form: bool,
+    },
+    /// An order whose reply is OK.
+    Order(AdminRequest),
+}
+
+impl AdminPurpose {
+    /// What each core is asked.
+    pub fn request(&self) -> AdminRequest {
+        match self {
+            Self::Info => AdminRequest::Report,
+            Self::ClientList(filter) => AdminRequest::Clients(filter.clone()),
+            Self::ClientKill { filter, own_id, .. } => {
+                AdminRequest::Kill { filter: filter.clone(), own_id: *own_id }
+            }
+            Self::Order(request) => request.clone(),
+        }
+    }
+
+    /// Writes the reply that the cores' answers make.
+    pub fn finish(
+        &self,
+        node: &mut Node,
+        request: &mut OwnedRequest,
+        replies: Vec<AdminReply>,
+        output: &mut Vec<u8>,
+    ) {
+        commands::finish(self, node, request, replies, output);
+    }
+}
+
+impl<I: Io> Core<I> {
+    /// Answers a question, or obeys an order.
+    pub(super) fn administer(&mut self, request: AdminRequest) -> AdminReply {
+        match request {
+            AdminRequest::Report => AdminReply::Report(Box::new(self.report())),
+            AdminRequest::Clients(filter) => {
+                let now_ms = self.node.executor.now_ms;
+                let io = &mut self.io;
+                let rows = self.connections.iter().map(|connection| row(connection, now_ms, io));
+                AdminReply::Clients(rows.filter(|row| filter.matches(row)).collect())
+            }
+            AdminRequest::Kill { filter, own_id } => AdminReply::Killed(self.kill(&filter, own_id)),
+            AdminRequest::Pause(pause) => {
+                self.node.pause = pause;
+                if pause.until_ms <= self.node.executor.now_ms {
+                    self.resume_paused();
+                } else {
+                    let wait_ns = (pause.until_ms - self.node.executor.now_ms).saturating_mul(1_000_000);
+                    self.timers.insert(self.clock.monotonic_ns.saturating_add(wait_ns), Timer::PauseEnd);
+                }
+                self.node.set_gate();
+                AdminReply::Done
+            }
+            AdminRequest::Configure(config) => {
+                if self.node.core == 0 {
+                    self.node.shared.apply_process_settings(&config);
+                }
+                self.io.set_keepalive(config.tcp_keepalive_seconds);
+                self.node.configure(config);
+                AdminReply::Done
+            }
+            AdminRequest::ResetStats => {
+                self.node.stats = Stats::default();
+                AdminReply::Done
+            }
+        }
+    }
+
+    fn report(&mut self) -> Report {
+        let mut report = Report { stats: self.node.stats.clone(), ..Report::default() };
+        for connection in self.connections.iter() {
+            let output = connection.output_bytes();
+            report.clients += 1;
+            let waits = State::WAITING.and(State::PAUSED);
+            report.clients_blocked += usize::from(connection.state.any(waits));
+            report.input_bytes_max = report.input_bytes_max.max(connection.input.len());
+            report.output_bytes_max = report.output_bytes_max.max(output);
+            report.client_bytes += size_of::<Connection>() + connection.input.capacity() + output;
+        }
+        for shard in self.node.executor.shards.iter() {
+            report.data_bytes += shard.used_bytes();
+            report.expired += shard.expired_total();
+            for (database, (keys, expiring)) in report.keys.iter_mut().enumerate() {
+                *keys += shard.key_count(database as u8);
+                *expiring += shard.expiring_count(database as u8);
+            }
+        }
+        report
+    }
+
+    fn kill(&mut self, filter: &ClientFilter, own_id: u64) -> usize {
+        let now_ms = self.node.executor.now_ms;
+        let io = &mut self.io;
+        let doomed: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|connection| filter.matches(&row(connection, now_ms, io)))
+            .map(|connection| (connection.token, connection.id))
+            .collect();
+        for &(token, id) in &doomed {
+            match self.connections.get_mut(token) {
+                Some(connection) if id == own_id => {
+                    connection.state.insert(State::CLOSE_AFTER_REPLY);
+                    Self::mark_dirty(connection, &mut self.dirty);
+                }
+                _ => self.close(token),
+            }
+        }
+        doomed.len()
+    }
+
+    /// Clients that CLIENT PAUSE held up go on.
+    pub(super) fn resume_paused(&mut self) {
+        if self.node.executor.now_ms < self.node.pause.until_ms {
+            // A later pause took the place of the one that ends.
+            return;
+        }
+        self.node.pause = Pause::default();
+        self.node.set_gate();
+        for connection in self.connections.iter_mut() {
+            if connection.state.any(State::PAUSED) {
+                connection.state.remove(State::PAUSED);
+                Self::mark_ready(connection, &mut self.ready);
+            }
+        }
+    }
+
+    /// Closes idle connections, and those past their soft limit.
+    pub(super) fn cron(&mut self) {
+        self.timers.insert(self.clock.monotonic_ns + super::timers::CRON_NS, Timer::Cron);
+        let timeout_ms = u64::from(self.node.config.idle_timeout_seconds) * 1000;
+        let now_ms = self.node.executor.now_ms;
+        let mut idle = Vec::new();
+        for connection in self.connections.iter_mut() {
+            let waits = State::FENCED.and(State::PAUSED);
+            if timeout_ms > 0
+                && now_ms.saturating_sub(connection.active_ms) > timeout_ms
+                && !connection.state.any(waits)
+            {
+                idle.push(connection.token);
+            } else if connection.soft_limit_since_ns.is_some() {
+                Self::mark_dirty(connection, &mut self.dirty);
+            }
+        }
+        for token in idle {
+            self.close(token);
+        }
+    }
+}
+
+impl ClientFilter {
+    fn matches(&self, row: &ClientRow) -> bool {
+        let equals = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        (self.ids.is_empty() || self.ids.contains(&row.id))
+            && equals(&self.address, &row.address)
+            && equals(&self.local_address, &row.local_address)
+            && equals(&self.kind, "normal")
+            && equals(&self.user, "default")
+            && self.except != Some(row.id)
+            && self.age_seconds_min.is_none_or(|seconds| row.age_seconds >= seconds)
+    }
+}
+
+fn row(connection: &Connection, now_ms: u64, io: &mut impl Io) -> ClientRow {
+    let (address, local_address) = io.addresses(connection.socket);
+    let text = |bytes: Option<&Vec<u8>>| bytes.map_or_else(String::new, |bytes| String::from_utf8_lossy(bytes).into_owned());
+    let identity = connection.identity.as_deref();
+    let mut flags = String::new();
+    for (bit, letter) in [
+        (State::UNIX, 'U'),
+        (State::CLOSE_AFTER_REPLY, 'c'),
+        (State::CLOSING, 'A'),
+        (State::WAITING.and(State::PAUSED), 'b'),
+        (State::NO_EVICT, 'e'),
+        (State::NO_TOUCH, 'T'),
+    ] {
+        if connection.state.any(bit) {
+            flags.push(letter);
+        }
+    }
+    if flags.is_empty() {
+        flags.push('N');
+    }
+    ClientRow {
+        id: connection.id,
+        address,
+        local_address,
+        descriptor: connection.socket.0,
+        name: text(identity.map(|identity| &identity.name)),
+        age_seconds: now_ms.saturating_sub(connection.created_ms) / 1000,
+        idle_seconds: now_ms.saturating_sub(connection.active_ms) / 1000,
+        flags,
+        database: connection.database,
+        input_bytes: connection.input.len(),
+        output_list_length: usize::from(!connection.output.is_empty()),
+        output_bytes: connection.output_bytes(),
+        total_bytes: size_of::<Connection>() + connection.input.capacity() + connection.output.capacity(),
+        last_command: connection.last_command.map_or("NULL", |command| command.name),
+        protocol: if connection.protocol == duva_engine::Protocol::Resp3 { 3 } else { 2 },
+        library_name: text(identity.map(|identity| &identity.library_name)),
+        library_version: text(identity.map(|identity| &identity.library_version)),
+    }
+}

@@ -1,0 +1,118 @@
+//! The write path: propose, commit, apply, reply.
+//!
+//! Every write, whatever its origin, becomes an entry here: the proposer gives it a timestamp that is never below its
+//! shard's time, and a seed. In this mode (one voter, no journal) an entry commits when it is proposed, so the four
+//! steps are one inlined call: no encoding, no copy. Reads take the other function and never get a timestamp of
+//! their own.
+
+use duva_engine::{
+    Hasher, KeyHash, Settings, Shards, Step,
+    command::{Flags, Handler, Run},
+};
+
+use super::request::Request;
+
+/// One core's state machines, and what applying an entry depends on.
+pub struct Executor {
+    /// The shards of this core.
+    pub shards: Shards,
+    /// Settings that can change a command's result.
+    pub settings: Settings,
+    /// The keyspace's hash.
+    pub hasher: Hasher,
+    /// The turn's clock, in milliseconds since the Unix epoch; never goes back.
+    pub now_ms: u64,
+    /// No shard has anything due before this time.
+    pub due_ms: u64,
+    /// Whether memory of removed data is left to free.
+    pub has_garbage: bool,
+    /// Where the next entry's seed comes from.
+    pub seed: u64,
+}
+
+impl Executor {
+    /// A core's executor over `shards`.
+    pub fn new(shards: Shards, settings: Settings, hasher: Hasher, seed: u64) -> Self {
+        Self { shards, settings, hasher, now_ms: 0, due_ms: u64::MAX, has_garbage: false, seed }
+    }
+
+    /// Executes `request`, all of whose keys are on this core and free, and writes its reply to `output`.
+    #[inline]
+    pub fn execute(&mut self, handler: Handler, request: &mut Request<'_>, output: &mut Vec<u8>) -> Step {
+        if request.command.flags.contains(Flags::WRITE) {
+            self.propose(handler, request, output)
+        } else {
+            let now_ms = self.now_ms;
+            handler(&mut request.call(&mut self.shards, &self.settings, now_ms, 0, output))
+        }
+    }
+
+    #[inline]
+    fn propose(&mut self, handler: Handler, request: &mut Request<'_>, output: &mut Vec<u8>) -> Step {
+        let timestamp_ms = self.timestamp_ms(request.keys);
+        // Weyl sequence: full period; commands that draw mix it.
+        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let keys = request.keys;
+        let step =
+            handler(&mut request.call(&mut self.shards, &self.settings, timestamp_ms, self.seed, output));
+        self.note_deadlines(keys);
+        if let Run::Everywhere(..) = request.command.run {
+            self.has_garbage = true;
+        }
+        step
+    }
+
+    /// The timestamp of an entry for `keys`, to which the time of their shards moves.
+    #[inline]
+    pub fn timestamp_ms(&mut self, keys: &[KeyHash]) -> u64 {
+        let mut timestamp_ms = self.now_ms;
+        if let [key] = keys {
+            return self.shards.of(key.slot).advance(timestamp_ms);
+        }
+        for key in keys {
+            timestamp_ms = timestamp_ms.max(self.shards.of(key.slot).advance(timestamp_ms));
+        }
+        timestamp_ms
+    }
+
+    /// Remembers when the shards of `keys` have something due.
+    #[inline]
+    pub fn note_deadlines(&mut self, keys: &[KeyHash]) {
+        for key in keys {
+            let shard = self.shards.of(key.slot);
+            if let Some(due_ms) = shard.next_due_ms() {
+                self.due_ms = self.due_ms.min(due_ms);
+            }
+            self.has_garbage |= shard.has_garbage();
+        }
+    }
+
+    /// Proposes ticks to the shards that have something due, looking at no more than `budget` entries, and frees memory.
+    /// Returns whether more is left to do at once.
+    pub fn tick(&mut self, mut budget: usize) -> bool {
+        let now_ms = self.now_ms;
+        let mut more = false;
+        self.due_ms = u64::MAX;
+        for shard in self.shards.iter_mut() {
+            let is_due = shard.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms);
+            if is_due && budget > 0 {
+                let share = budget.min(TICK_SHARE);
+                more |= shard.tick(now_ms, share);
+                budget -= share;
+            }
+            if let Some(due_ms) = shard.next_due_ms() {
+                self.due_ms = self.due_ms.min(due_ms);
+                more |= due_ms <= now_ms;
+            }
+        }
+        more
+    }
+
+    /// Frees memory of flushed databases and removed large values, of at most `budget` entries.
+    pub fn reclaim(&mut self, budget: usize) {
+        self.has_garbage = self.shards.iter_mut().any(|shard| shard.has_garbage() && shard.reclaim(budget));
+    }
+}
+
+/// Entries one shard's tick looks at before the next shard has its turn.
+const TICK_SHARE: usize = 256;

@@ -1,0 +1,287 @@
+//! Connections of one core.
+//!
+//! Invariants: a connection is freed after its last completion; its place is reused under a new generation. An idle
+//! connection holds no buffers.
+
+use duva_engine::{ArgumentRange, Protocol};
+use duva_net::{
+    io::{GENERATION_LIMIT, Socket, Token},
+    resp::Parser,
+};
+
+use super::{
+    replies::{PendingReplies, Sequence},
+    request::{Mode, OwnedRequest},
+};
+
+/// Bits of a connection's state.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct State(u32);
+
+impl State {
+    /// A receive into leased buffers is armed.
+    pub const RECEIVING: Self = Self(1);
+    /// A receive into private memory is under way.
+    pub const RECEIVING_INTO: Self = Self(1 << 1);
+    /// Its cancellation was asked for.
+    pub const CANCELLING: Self = Self(1 << 2);
+    /// A send is under way.
+    pub const SENDING: Self = Self(1 << 3);
+    /// Nothing more is executed, and the socket is shut down.
+    pub const CLOSING: Self = Self(1 << 4);
+    /// Nothing more is executed; it closes once its replies have left.
+    pub const CLOSE_AFTER_REPLY: Self = Self(1 << 5);
+    /// A request that must finish alone is under way.
+    pub const FENCED: Self = Self(1 << 6);
+    /// It is in the list of connections that have input to go on with.
+    pub const READY: Self = Self(1 << 7);
+    /// It is in the list of connections that have output to send.
+    pub const DIRTY: Self = Self(1 << 8);
+    /// It has given the right password, or needs none.
+    pub const AUTHENTICATED: Self = Self(1 << 9);
+    /// CLIENT NO-TOUCH.
+    pub const NO_TOUCH: Self = Self(1 << 10);
+    /// CLIENT NO-EVICT.
+    pub const NO_EVICT: Self = Self(1 << 11);
+    /// CLIENT REPLY OFF.
+    pub const REPLY_OFF: Self = Self(1 << 12);
+    /// CLIENT REPLY SKIP: the next reply is not sent.
+    pub const REPLY_SKIP: Self = Self(1 << 13);
+    /// It came through a Unix socket.
+    pub const UNIX: Self = Self(1 << 14);
+    /// The peer has finished sending; what was received is still answered.
+    pub const END_OF_INPUT: Self = Self(1 << 15);
+    /// It waits for CLIENT UNPAUSE.
+    pub const PAUSED: Self = Self(1 << 16);
+    /// The current request is CLIENT REPLY SKIP itself: the next one is skipped.
+    pub const REPLY_SKIP_NEXT: Self = Self(1 << 17);
+
+    /// WAIT is under way.
+    pub const WAITING: Self = Self(1 << 18);
+
+    /// Whether any of `other` is set.
+    #[inline]
+    pub fn any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Sets `other`.
+    #[inline]
+    pub fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Clears `other`.
+    #[inline]
+    pub fn remove(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
+
+    /// Sets or clears `other`.
+    pub fn set(&mut self, other: Self, value: bool) {
+        if value { self.insert(other) } else { self.remove(other) }
+    }
+
+    /// Both.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// The request that has not arrived whole.
+#[derive(Default)]
+pub struct Unfinished {
+    /// Arguments found so far.
+    pub ranges: Vec<ArgumentRange>,
+    /// Large arguments received so far.
+    pub large: Vec<Vec<u8>>,
+    /// Bytes of `large`.
+    pub large_bytes: usize,
+    /// The large argument being received, CRLF included.
+    pub receiving: Option<Receiving>,
+}
+
+/// A large argument being received.
+pub struct Receiving {
+    /// What has arrived; empty while the kernel holds the buffer.
+    pub buffer: Vec<u8>,
+    /// How many bytes are to arrive in all, CRLF included.
+    pub length: usize,
+}
+
+/// What only some connections have.
+#[derive(Default)]
+pub struct Identity {
+    /// CLIENT SETNAME.
+    pub name: Vec<u8>,
+    /// CLIENT SETINFO LIB-NAME.
+    pub library_name: Vec<u8>,
+    /// CLIENT SETINFO LIB-VER.
+    pub library_version: Vec<u8>,
+}
+
+/// One client's connection.
+pub struct Connection {
+    /// The socket.
+    pub socket: Socket,
+    /// Its name in operations.
+    pub token: Token,
+    /// Its state.
+    pub state: State,
+    /// The protocol version of its replies.
+    pub protocol: Protocol,
+    /// The selected database.
+    pub database: u8,
+    /// Its number, never used twice.
+    pub id: u64,
+    /// Bytes that wait to be parsed.
+    pub input: Vec<u8>,
+    /// Where the parser stands in the request at the beginning of `input`.
+    pub parser: Parser,
+    /// What was found of that request.
+    pub unfinished: Option<Box<Unfinished>>,
+    /// A request with large arguments that must wait before it is executed.
+    pub stalled: Option<Box<OwnedRequest>>,
+    /// Replies to be sent.
+    pub output: Vec<u8>,
+    /// Replies that wait for earlier ones.
+    pub replies: PendingReplies,
+    /// Bytes of the send under way.
+    pub sending_bytes: usize,
+    /// Since when its output is past the soft limit, in monotonic nanoseconds.
+    pub soft_limit_since_ns: Option<u64>,
+    /// When it was accepted, in milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// When it last sent something, in milliseconds since the Unix epoch.
+    pub active_ms: u64,
+    /// The last command, for CLIENT LIST.
+    pub last_command: Option<&'static duva_engine::command::Command>,
+    /// Names it gave itself.
+    pub identity: Option<Box<Identity>>,
+}
+
+impl Connection {
+    /// How its requests are executed.
+    #[inline]
+    pub fn mode(&self) -> Mode {
+        Mode { database: self.database, protocol: self.protocol, touch: !self.state.any(State::NO_TOUCH) }
+    }
+
+    /// Bytes of replies that have not left.
+    pub fn output_bytes(&self) -> usize {
+        self.output.len() + self.sending_bytes + self.replies.held_bytes()
+    }
+
+    /// Whether an operation on its socket is under way.
+    pub fn is_busy(&self) -> bool {
+        self.state.any(State::RECEIVING.and(State::RECEIVING_INTO).and(State::SENDING))
+    }
+
+    /// Whether replies are dropped rather than sent.
+    #[inline]
+    pub fn is_silent(&self) -> bool {
+        self.state.any(State::REPLY_OFF.and(State::REPLY_SKIP))
+    }
+
+    /// Adds a slot for a reply that comes later.
+    pub fn wait_for_reply(&mut self) -> Sequence {
+        let silent = self.is_silent();
+        self.replies.wait(silent)
+    }
+
+    /// Lets `write` write a reply that is known now, in its place among those that wait.
+    #[inline]
+    pub fn reply_with<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        if self.replies.is_empty() {
+            let start = self.output.len();
+            let result = write(&mut self.output);
+            if self.is_silent() {
+                self.output.truncate(start);
+            }
+            return result;
+        }
+        let start = self.replies.held().len();
+        let result = write(self.replies.held());
+        if self.is_silent() {
+            self.replies.held().truncate(start);
+        }
+        self.replies.held_from(start);
+        result
+    }
+}
+
+/// The connections of one core.
+#[derive(Default)]
+pub struct Connections {
+    places: Vec<Place>,
+    free: Vec<u32>,
+    count: usize,
+}
+
+struct Place {
+    generation: u32,
+    connection: Option<Connection>,
+}
+
+impl Connections {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Adds one; `make` is given its token.
+    pub fn insert(&mut self, make: impl FnOnce(Token) -> Connection) -> Token {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place { generation: 0, connection: None });
+            self.places.len() as u32 - 1
+        });
+        let place = &mut self.places[index as usize];
+        let token = Token { index, generation: place.generation };
+        place.connection = Some(make(token));
+        self.count += 1;
+        token
+    }
+
+    /// The connection of `token`, unless it is gone.
+    #[inline]
+    pub fn get_mut(&mut self, token: Token) -> Option<&mut Connection> {
+        let place = self.places.get_mut(token.index as usize)?;
+        if place.generation != token.generation {
+            return None;
+        }
+        place.connection.as_mut()
+    }
+
+    /// Frees the place of `token`.
+    pub fn remove(&mut self, token: Token) -> Option<Connection> {
+        let place = self.places.get_mut(token.index as usize)?;
+        if place.generation != token.generation {
+            return None;
+        }
+        let connection = place.connection.take()?;
+        place.generation = (place.generation + 1) % GENERATION_LIMIT;
+        self.free.push(token.index);
+        self.count -= 1;
+        Some(connection)
+    }
+
+    /// Every connection.
+    pub fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.places.iter().filter_map(|place| place.connection.as_ref())
+    }
+
+    /// Every connection.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        self.places.iter_mut().filter_map(|place| place.connection.as_mut())
+    }
+
+    /// How many places there are, for walks that go on in a later turn.
+    pub fn place_count(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The connection at place `index`.
+    pub fn at(&mut self, index: usize) -> Option<&mut Connection> {
+        self.places.get_mut(index)?.connection.as_mut()
+    }
+}

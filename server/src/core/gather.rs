@@ -1,0 +1,566 @@
+//! Commands whose keys, or shards, lie on several cores.
+//!
+//! The connection's core coordinates. Participants take the locks of their keys, the coordinator reads under them, and
+//! each part of the change is an ordinary command on one core. Invariants:
+//!
+//! - **Isolation.** Every lock of a gather is held at one moment, before the first part changes anything; nobody else
+//!   reads or writes a locked key. So no reader sees half of a change.
+//! - **No deadlock.** See [`super::locks`]: a refused gather gives everything back and asks again, older by then.
+//! - **Order.** A connection executes nothing while a gather of its own is under way, and a gather begins only when
+//!   nothing earlier of its connection is unfinished.
+
+use duva_engine::{
+    Cursor, DetachedEntry, KeyHash, Protocol, Reply, SLOT_COUNT,
+    command::{self, Command, Flags, Merge, Plan, Run},
+};
+use duva_net::io::Token;
+
+use super::{
+    admin::{AdminPurpose, AdminReply},
+    batch::{Answer, GatherKey, Locking, Message, Work},
+    locks::TransactionId,
+    node::{Node, Origin},
+    replies::Sequence,
+    request::OwnedRequest,
+};
+
+/// The gathers that a core coordinates.
+#[derive(Default)]
+pub struct Gathers {
+    places: Vec<Option<Box<Gather>>>,
+    free: Vec<u32>,
+    /// Refused gathers that ask again in the next turn.
+    retries: Vec<u32>,
+    last_transaction: u64,
+}
+
+impl Gathers {
+    /// Whether some ask again in the next turn.
+    pub fn has_retries(&self) -> bool {
+        !self.retries.is_empty()
+    }
+
+    /// How many are under way.
+    pub fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+}
+
+struct Gather {
+    key: GatherKey,
+    token: Token,
+    sequence: Sequence,
+    request: Box<OwnedRequest>,
+    phase: Phase,
+    parts: Vec<Part>,
+    /// Answers that are still to come.
+    waiting: usize,
+    refused: bool,
+}
+
+struct Part {
+    core: usize,
+    /// Ordinal numbers of its keys.
+    keys: Vec<usize>,
+    reply: Vec<u8>,
+    /// Whether it holds its locks.
+    is_locked: bool,
+    entry: Option<Box<DetachedEntry>>,
+    admin: Option<AdminReply>,
+    walked: Option<(Option<u64>, usize, usize)>,
+}
+
+enum Phase {
+    /// Locks taken, command read under them.
+    Read(Merge),
+    /// Locks asked for, then [`Phase::Write`].
+    Lock(Merge),
+    /// The command's parts change their keys.
+    Write(Merge),
+    /// Parts run without locks.
+    Free(Merge),
+    /// Locks asked for, and whether the keys exist.
+    Probe(Plan),
+    /// MSETNX: none exists.
+    SetAll,
+    /// The value is taken out, or copied.
+    Fetch(Plan),
+    /// The value is put under the other key.
+    Store(Plan),
+    /// LCS: both strings are read under locks.
+    ReadStrings,
+    /// SCAN, step after step.
+    Walk(Walk),
+    /// About the cores themselves.
+    Admin(AdminPurpose),
+}
+
+struct Walk {
+    cursor: u64,
+    remaining: usize,
+    emitted: usize,
+    bytes: Vec<u8>,
+}
+
+impl Node {
+    /// Begins the gather of `request` for the reply slot of a connection, which is fenced.
+    pub fn begin_gather(&mut self, token: Token, sequence: Sequence, mut request: Box<OwnedRequest>) {
+        let command = request.command;
+        let is_write = command.flags.contains(Flags::WRITE);
+        let phase = match command.run {
+            Run::Split(_, merge) | Run::Everywhere(_, merge) if is_write => Phase::Lock(merge),
+            Run::Split(_, merge) => Phase::Read(merge),
+            Run::Everywhere(_, Merge::Sum) => Phase::Read(Merge::Sum),
+            Run::Everywhere(_, merge) => Phase::Free(merge),
+            Run::Staged(_, Plan::LongestCommonSubsequence) => Phase::ReadStrings,
+            Run::Staged(_, plan) => Phase::Probe(plan),
+            Run::Walk(_) => match command::scan::parse(&request.view().args()) {
+                Ok(scan) => Phase::Walk(Walk {
+                    cursor: scan.cursor().0,
+                    remaining: scan.count(),
+                    emitted: 0,
+                    bytes: Vec::new(),
+                }),
+                Err(error) => return self.fail(token, sequence, error),
+            },
+            Run::Single(_) | Run::Server(_) => panic!("{} needs no gather", command.name),
+        };
+        if let Run::Staged(_, Plan::Copy) = command.run {
+            let database = request.mode.database;
+            if let Err(error) = command::keys::parse_copy(&request.view().args(), database) {
+                return self.fail(token, sequence, error);
+            }
+        }
+        let parts = match command.run {
+            Run::Everywhere(..) => (0..self.cores).map(|core| Part::new(core, Vec::new())).collect(),
+            Run::Walk(_) => Vec::new(),
+            _ => self.parts_by_owner(&request.keys),
+        };
+        self.launch(token, sequence, request, phase, parts);
+    }
+
+    /// Begins a question or an order to every core.
+    pub fn begin_admin(
+        &mut self,
+        token: Token,
+        sequence: Sequence,
+        request: Box<OwnedRequest>,
+        purpose: AdminPurpose,
+    ) {
+        let parts = (0..self.cores).map(|core| Part::new(core, Vec::new())).collect();
+        self.launch(token, sequence, request, Phase::Admin(purpose), parts);
+    }
+
+    fn fail(&mut self, token: Token, sequence: Sequence, error: &str) {
+        let mut reply = Vec::new();
+        Reply::new(&mut reply, Protocol::Resp2).error(error);
+        self.deliver(token, sequence, &reply, true);
+    }
+
+    fn parts_by_owner(&self, keys: &[KeyHash]) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
+        for (ordinal, key) in keys.iter().enumerate() {
+            let core = self.owner_of(key.slot);
+            match parts.iter_mut().find(|part| part.core == core) {
+                Some(part) => part.keys.push(ordinal),
+                None => parts.push(Part::new(core, vec![ordinal])),
+            }
+        }
+        parts
+    }
+
+    fn launch(
+        &mut self,
+        token: Token,
+        sequence: Sequence,
+        request: Box<OwnedRequest>,
+        phase: Phase,
+        parts: Vec<Part>,
+    ) {
+        let gathers = &mut self.gathers;
+        // Ages compare between cores by time; the core's number makes them unique.
+        gathers.last_transaction = (gathers.last_transaction + 1).max(self.executor.now_ms << 8);
+        let transaction = TransactionId(gathers.last_transaction << 12 | self.core as u64);
+        let index = gathers.free.pop().unwrap_or_else(|| {
+            gathers.places.push(None);
+            gathers.places.len() as u32 - 1
+        });
+        let key = GatherKey { index, transaction };
+        let mut gather =
+            Box::new(Gather { key, token, sequence, request, phase, parts, waiting: 0, refused: false });
+        gather.send(self);
+        self.gathers.places[index as usize] = Some(gather);
+        self.stats.gathers += 1;
+    }
+
+    /// Lets refused gathers ask again.
+    pub fn retry_gathers(&mut self) {
+        for index in std::mem::take(&mut self.gathers.retries) {
+            let mut gather = self.gathers.places[index as usize].take().expect("a refused gather is under way");
+            self.stats.gather_retries += 1;
+            gather.send(self);
+            self.gathers.places[index as usize] = Some(gather);
+        }
+    }
+
+    /// Takes the answer of core `core` to a part of one of this core's gathers.
+    pub fn take_answer(&mut self, core: usize, key: GatherKey, answer: Answer, reply: &[u8]) {
+        let index = key.index as usize;
+        let mut gather = self.gathers.places[index].take().expect("an answer to a gather that is under way");
+        assert!(gather.key == key, "an answer to a gather that ended");
+        gather.take_answer(core, answer, reply);
+        if gather.waiting > 0 {
+            self.gathers.places[index] = Some(gather);
+            return;
+        }
+        if gather.refused {
+            gather.refused = false;
+            gather.release(self);
+            self.gathers.retries.push(key.index);
+            self.gathers.places[index] = Some(gather);
+            return;
+        }
+        match gather.advance(self) {
+            Advance::Sent => self.gathers.places[index] = Some(gather),
+            Advance::Finished => self.gathers.free.push(key.index),
+        }
+    }
+}
+
+enum Advance {
+    /// Another phase is under way.
+    Sent,
+    /// The reply was delivered.
+    Finished,
+}
+
+impl Part {
+    fn new(core: usize, keys: Vec<usize>) -> Self {
+        Self { core, keys, reply: Vec::new(), is_locked: false, entry: None, admin: None, walked: None }
+    }
+}
+
+impl Gather {
+    /// Sends the parts of the present phase.
+    fn send(&mut self, node: &mut Node) {
+        if let Phase::Walk(walk) = &self.phase {
+            let slot = (walk.cursor >> 50) as u16;
+            let core = node.owner_of(slot);
+            self.parts = vec![Part::new(core, Vec::new())];
+        }
+        self.waiting = self.parts.len();
+        for index in 0..self.parts.len() {
+            self.send_part(node, index);
+        }
+    }
+
+    fn send_part(&mut self, node: &mut Node, index: usize) {
+        let everywhere = matches!(self.request.command.run, Run::Everywhere(..));
+        let lock = if everywhere { Locking::All } else { Locking::Keys };
+        let command = self.request.command;
+        let mut database = self.request.mode.database;
+        let (locking, work, command) = match &self.phase {
+            Phase::Read(_) => (lock, Work::Command, command),
+            Phase::Lock(_) => (lock, Work::Nothing, command),
+            Phase::Write(_) | Phase::SetAll => (Locking::Release, Work::Command, command),
+            Phase::Free(_) => (Locking::None, Work::Command, command),
+            Phase::Probe(plan) => {
+                database = self.database_of(*plan, self.parts[index].keys[0]);
+                (Locking::Keys, Work::Command, named("exists"))
+            }
+            Phase::Fetch(Plan::Rename) => (Locking::Release, Work::Detach, command),
+            Phase::Fetch(_) => (Locking::Release, Work::Duplicate, command),
+            Phase::Store(plan) => {
+                database = self.database_of(*plan, 1);
+                let entry = self.parts[index].entry.take().expect("a store follows a fetch");
+                (Locking::Release, Work::Attach(entry), command)
+            }
+            Phase::ReadStrings => (Locking::Keys, Work::Command, named("get")),
+            Phase::Walk(walk) => {
+                (Locking::None, Work::Walk { cursor: walk.cursor, count: walk.remaining }, command)
+            }
+            Phase::Admin(purpose) => (Locking::None, Work::Admin(purpose.request()), command),
+        };
+        let whole = everywhere || matches!(self.phase, Phase::Walk(_));
+        let is_admin = matches!(self.phase, Phase::Admin(_));
+        let keys_only = matches!(self.phase, Phase::Lock(_));
+        let part = &self.parts[index];
+        let mut request = self.request.view();
+        request.mode.database = database;
+        let batch = node.mesh.outgoing(part.core);
+        let packed = if is_admin {
+            None
+        } else if whole {
+            Some(batch.pack(&mut request))
+        } else {
+            let keys = command_keys(request.command);
+            let arguments = part
+                .keys
+                .iter()
+                .filter(|_| !keys_only)
+                .flat_map(|&ordinal| (0..keys.1).map(move |offset| keys.0 + ordinal * keys.1 + offset));
+            Some(batch.pack_some(&mut request, std::iter::once(0).chain(arguments), part.keys.iter().copied()))
+        };
+        let packed = packed.map(|packed| packed.with_command(command));
+        batch.messages.push(Message::Part { gather: self.key, locking, work, packed });
+    }
+
+    /// The database of the key with this ordinal number.
+    fn database_of(&mut self, plan: Plan, ordinal: usize) -> u8 {
+        let database = self.request.mode.database;
+        if plan == Plan::Copy && ordinal == 1 {
+            let options = command::keys::parse_copy(&self.request.view().args(), database);
+            return options.expect("the options were checked when the gather began").database;
+        }
+        database
+    }
+
+    fn take_answer(&mut self, core: usize, answer: Answer, reply: &[u8]) {
+        let part = self.parts.iter_mut().find(|part| part.core == core).expect("an answer from a participant");
+        self.waiting -= 1;
+        part.reply.clear();
+        part.reply.extend_from_slice(reply);
+        part.is_locked = matches!(
+            self.phase,
+            Phase::Read(_) | Phase::Lock(_) | Phase::Probe(_) | Phase::ReadStrings
+        );
+        match answer {
+            Answer::Reply => {}
+            Answer::Refused => {
+                part.is_locked = false;
+                self.refused = true;
+            }
+            Answer::Entry(entry) => part.entry = entry,
+            Answer::Walked { cursor, visited, emitted } => part.walked = Some((cursor, visited, emitted)),
+            Answer::Admin(reply) => part.admin = Some(*reply),
+        }
+    }
+
+    /// Gives back every lock that is held.
+    fn release(&mut self, node: &mut Node) {
+        for part in self.parts.iter_mut().filter(|part| part.is_locked) {
+            part.is_locked = false;
+            node.mesh.outgoing(part.core).messages.push(Message::Release(self.key.transaction));
+        }
+    }
+
+    /// All answers of a phase are in, and none was refused: goes on to the next phase, or replies.
+    fn advance(&mut self, node: &mut Node) -> Advance {
+        match &mut self.phase {
+            Phase::Read(merge) | Phase::Free(merge) | Phase::Write(merge) => {
+                let merge = *merge;
+                self.finish_merged(node, merge)
+            }
+            Phase::Lock(merge) => {
+                self.phase = Phase::Write(*merge);
+                self.send_next(node)
+            }
+            Phase::Probe(plan) => {
+                let plan = *plan;
+                self.probed(node, plan)
+            }
+            Phase::SetAll => self.finish(node, b":1\r\n"),
+            Phase::Fetch(plan) => {
+                let plan = *plan;
+                let Some(entry) = self.parts[0].entry.take() else {
+                    // It came due between the two steps.
+                    return self.finish(node, missing_source(plan));
+                };
+                self.parts.swap_remove(0);
+                self.parts[0].entry = Some(entry);
+                self.phase = Phase::Store(plan);
+                self.send_next(node)
+            }
+            Phase::Store(_) => {
+                let is_rename = self.request.command.name == "rename";
+                self.finish(node, if is_rename { b"+OK\r\n" } else { b":1\r\n" })
+            }
+            Phase::ReadStrings => self.compare_strings(node),
+            Phase::Walk(_) => self.walked(node),
+            Phase::Admin(purpose) => {
+                let replies = self.parts.iter_mut().filter_map(|part| part.admin.take()).collect();
+                let mut reply = Vec::new();
+                purpose.finish(node, &mut self.request, replies, &mut reply);
+                self.finish(node, &reply)
+            }
+        }
+    }
+
+    fn send_next(&mut self, node: &mut Node) -> Advance {
+        self.send(node);
+        Advance::Sent
+    }
+
+    fn finish(&mut self, node: &mut Node, reply: &[u8]) -> Advance {
+        self.release(node);
+        node.deliver(self.token, self.sequence, reply, true);
+        Advance::Finished
+    }
+
+    fn finish_merged(&mut self, node: &mut Node, merge: Merge) -> Advance {
+        let mut output = Vec::new();
+        let parts: Vec<command::merge::Part<'_>> = self
+            .parts
+            .iter()
+            .map(|part| command::merge::Part { reply: &part.reply, positions: &part.keys })
+            .collect();
+        let draw = node.executor.seed ^ self.key.transaction.0;
+        command::merge::merge(merge, &parts, draw, &mut Reply::new(&mut output, self.request.mode.protocol));
+        self.finish(node, &output)
+    }
+
+    /// Locks are held and it is known which keys exist.
+    fn probed(&mut self, node: &mut Node, plan: Plan) -> Advance {
+        let exists = |ordinal: usize| {
+            let part = self.parts.iter().find(|part| part.keys.contains(&ordinal));
+            part.is_some_and(|part| part.reply != b":0\r\n")
+        };
+        match plan {
+            Plan::SetIfNone => {
+                if (0..self.request.keys.len()).any(exists) {
+                    return self.finish(node, b":0\r\n");
+                }
+                self.phase = Phase::SetAll;
+                self.send_next(node)
+            }
+            Plan::Rename | Plan::Copy => {
+                let (source, target) = (exists(0), exists(1));
+                if !source {
+                    return self.finish(node, missing_source(plan));
+                }
+                let may_replace = match plan {
+                    Plan::Copy => {
+                        let database = self.request.mode.database;
+                        let options = command::keys::parse_copy(&self.request.view().args(), database);
+                        options.expect("the options were checked when the gather began").replace
+                    }
+                    _ => self.request.command.name == "rename",
+                };
+                if target && !may_replace {
+                    return self.finish(node, b":0\r\n");
+                }
+                // The source's part first; the target keeps its lock until the value is stored.
+                self.parts.sort_by_key(|part| part.keys[0]);
+                self.phase = Phase::Fetch(plan);
+                self.waiting = 1;
+                self.send_part(node, 0);
+                Advance::Sent
+            }
+            Plan::LongestCommonSubsequence => unreachable!("LCS reads its strings instead"),
+        }
+    }
+
+    fn compare_strings(&mut self, node: &mut Node) -> Advance {
+        self.parts.sort_by_key(|part| part.keys[0]);
+        if let Some(part) = self.parts.iter_mut().find(|part| part.reply.first() == Some(&b'-')) {
+            let reply = std::mem::take(&mut part.reply);
+            return self.finish(node, &reply);
+        }
+        let strings = [0, 1].map(|ordinal| bulk(&self.parts[ordinal].reply).to_vec());
+        let [a, b] = strings;
+        let mut output = Vec::new();
+        let mut view = self.request.view();
+        let protocol = view.mode.protocol;
+        let settings = &node.executor.settings;
+        match command::lcs::begin(&view.args(), a, b, settings, &mut Reply::new(&mut output, protocol)) {
+            None => self.finish(node, &output),
+            Some(state) => {
+                self.release(node);
+                let origin = Origin::Connection { token: self.token, sequence: self.sequence };
+                let request = Box::new(view_to_owned(&mut self.request));
+                node.begin_job(origin, request, state);
+                Advance::Finished
+            }
+        }
+    }
+
+    fn walked(&mut self, node: &mut Node) -> Advance {
+        let part = &mut self.parts[0];
+        let (cursor, visited, emitted) = part.walked.take().expect("a walk's answer says how far it came");
+        let core = part.core;
+        let Phase::Walk(walk) = &mut self.phase else { unreachable!("only walks come here") };
+        walk.bytes.extend_from_slice(&part.reply);
+        walk.emitted += emitted;
+        walk.remaining = walk.remaining.saturating_sub(visited);
+        let next = match cursor {
+            Some(cursor) => Some(cursor),
+            None => node.next_walk_cursor(walk.cursor, core),
+        };
+        match next {
+            Some(cursor) if walk.remaining > 0 => {
+                walk.cursor = cursor;
+                self.send_next(node)
+            }
+            next => {
+                let mut output = Vec::new();
+                let protocol = self.request.mode.protocol;
+                let cursor = Cursor(next.unwrap_or(0));
+                command::scan::write_reply(
+                    cursor,
+                    walk.emitted,
+                    &walk.bytes,
+                    &mut Reply::new(&mut output, protocol),
+                );
+                self.finish(node, &output)
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Where a walk goes on after core `core` has visited its shards from `cursor` on.
+    fn next_walk_cursor(&self, cursor: u64, core: usize) -> Option<u64> {
+        let shards = &self.executor.shards;
+        let number = shards.number_of((cursor >> 50) as u16);
+        let next = (number..self.owners.len()).find(|&number| usize::from(self.owners[number]) != core)?;
+        let slot = shards.slots_of(next).start;
+        debug_assert!(slot < SLOT_COUNT);
+        Some(u64::from(slot) << 50)
+    }
+
+    /// One step of a walk over this core's shards.
+    pub(super) fn walk(&mut self, origin: Origin, cursor: u64, count: usize, request: &mut super::request::Request<'_>) {
+        let database = request.mode.database;
+        let args = request.args();
+        let scan = command::scan::parse(&args).expect("the arguments were checked when the walk began");
+        let mut output = std::mem::take(&mut self.scratch);
+        output.clear();
+        let now_ms = self.executor.now_ms;
+        let progress =
+            scan.step(&mut self.executor.shards, database, Cursor(cursor), count, now_ms, &mut output);
+        let answer = Answer::Walked {
+            cursor: progress.cursor.map(|cursor| cursor.0),
+            visited: progress.visited,
+            emitted: progress.emitted,
+        };
+        self.respond(origin, answer, &output);
+        self.scratch = output;
+    }
+}
+
+fn view_to_owned(request: &mut OwnedRequest) -> OwnedRequest {
+    request.view().to_owned()
+}
+
+/// The reply of RENAME and COPY when there is nothing to move.
+fn missing_source(plan: Plan) -> &'static [u8] {
+    if plan == Plan::Rename { b"-ERR no such key\r\n" } else { b":0\r\n" }
+}
+
+/// The first key's position and the step between keys.
+fn command_keys(command: &Command) -> (usize, usize) {
+    (usize::from(command.keys.first), usize::from(command.keys.step))
+}
+
+fn named(name: &str) -> &'static Command {
+    command::lookup(name.as_bytes()).expect("the table has it")
+}
+
+/// The content of a bulk string reply; nothing for null.
+fn bulk(reply: &[u8]) -> &[u8] {
+    if reply.first() != Some(&b'$') || reply.get(1) == Some(&b'-') {
+        return &[];
+    }
+    let line = reply.iter().position(|&byte| byte == b'\n').expect("a bulk reply has a header");
+    &reply[line + 1..reply.len() - 2]
+}

@@ -1,0 +1,608 @@
+//! From bytes to requests.
+//!
+//! Requests are parsed where they arrived, a batch at a time, and prefetched together before the first is executed.
+//! Invariants: only the tail of an unfinished request, or input that must wait, is copied to the connection's own
+//! memory; what one connection executes and keeps in a turn is bounded.
+
+use std::ops::Range;
+
+use duva_engine::{
+    ArgumentRange, Args, KeyHash, LARGE_ARGUMENT, Reply,
+    command::{self, Command, Flags},
+};
+use duva_net::{
+    io::{Io, ReceiveEnd, Token},
+    resp::{Limits, Parser, Progress, ProtocolError},
+};
+
+use super::{
+    Core,
+    connection::{Connection, Connections, Receiving, State, Unfinished},
+    node::Node,
+    request::Request,
+    route::{Flow, route},
+};
+
+/// Requests that are parsed and prefetched together.
+const BATCH_REQUESTS: usize = 32;
+
+/// Longer input prefetches in its own batches.
+const GLANCE_BYTES_MAX: usize = 512;
+
+/// Requests that one connection executes in a turn.
+const TURN_REQUESTS: usize = 1024;
+
+/// Waiting input past which a connection's receive is cancelled.
+const WAITING_INPUT_BYTES_MAX: usize = 1 << 20;
+
+/// Bulks of at least this length are received into an allocation of their own.
+const LARGE_BULK_BYTES: usize = 64 << 10;
+
+/// What a large bulk's allocation begins with at most; it doubles as bytes arrive.
+const LARGE_FIRST_BYTES: usize = 1 << 20;
+
+/// Parsed requests; reused for every connection.
+#[derive(Default)]
+pub(super) struct Parsed {
+    requests: Vec<Place>,
+    ranges: Vec<ArgumentRange>,
+    keys: Vec<KeyHash>,
+    /// Large arguments; only a batch's first request has any.
+    large: Vec<Vec<u8>>,
+    /// Inline lines with quotes, without them.
+    unquoted: Vec<Vec<u8>>,
+    /// First keys of what arrived on all connections, with their databases.
+    glances: Vec<(u8, KeyHash)>,
+    /// The error behind the last request.
+    error: Option<ProtocolError>,
+}
+
+/// One request's place among the parsed.
+struct Place {
+    /// `None`: no such command.
+    command: Option<&'static Command>,
+    /// Its first byte.
+    start: usize,
+    /// The byte behind it.
+    end: usize,
+    ranges: Range<usize>,
+    keys: Range<usize>,
+    /// The line its ranges point into, if that is not the input.
+    unquoted: Option<usize>,
+}
+
+/// Why processing stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stop {
+    /// More bytes are needed.
+    Hungry,
+    /// The turn's budget is used up.
+    Budget,
+    /// The connection must wait for something.
+    Waits,
+    /// There is no room towards another core.
+    NoRoom,
+}
+
+impl Connection {
+    /// Whether its requests may be executed now.
+    pub(super) fn can_execute(&self) -> bool {
+        !self.state.any(State::FENCED.and(State::PAUSED).and(State::CLOSING).and(State::CLOSE_AFTER_REPLY))
+    }
+}
+
+impl<I: Io> Core<I> {
+    /// Takes bytes that arrived on a connection.
+    pub(super) fn take_input(&mut self, token: Token, mut bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.state.any(State::CLOSING.and(State::CLOSE_AFTER_REPLY)) {
+            return;
+        }
+        connection.active_ms = self.node.executor.now_ms;
+        if let Some(receiving) = receiving_mut(connection) {
+            // The receive of the large bulk's beginning was not cancelled yet.
+            let missing = receiving.length - receiving.buffer.len();
+            let (part, rest) = bytes.split_at(missing.min(bytes.len()));
+            receiving.buffer.extend_from_slice(part);
+            bytes = rest;
+            self.finish_large(token);
+            let Some(connection) = self.connections.get_mut(token) else { return };
+            if bytes.is_empty() || receiving_mut(connection).is_some() {
+                return;
+            }
+            connection.input.extend_from_slice(bytes);
+            return self.process_waiting_input(token);
+        }
+        if !connection.can_execute() || connection.state.any(State::READY) || self.is_choked(token) {
+            return self.keep_input(token, bytes);
+        }
+        let connection = self.connections.get_mut(token).expect("it was here above");
+        if !connection.input.is_empty() {
+            connection.input.extend_from_slice(bytes);
+            return self.process_waiting_input(token);
+        }
+        let (keep, stop) = self.process(token, bytes);
+        self.keep_input(token, &bytes[keep]);
+        self.after_processing(token, stop);
+    }
+
+    /// Goes on with input that waits in the connection's own memory.
+    pub(super) fn process_waiting_input(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.state.remove(State::READY);
+        let has_work = !connection.input.is_empty() || connection.unfinished.is_some() || connection.stalled.is_some();
+        if !connection.can_execute() || !has_work || receiving_mut(connection).is_some() {
+            return self.arrange_receive(token);
+        }
+        if self.is_choked(token) {
+            return;
+        }
+        let connection = self.connections.get_mut(token).expect("it was here above");
+        let mut input = std::mem::take(&mut connection.input);
+        let (keep, stop) = self.process(token, &input);
+        if let Some(connection) = self.connections.get_mut(token) {
+            if keep.is_empty() {
+                // An idle connection holds no buffers.
+                input = Vec::new();
+            } else {
+                input.truncate(keep.end);
+                input.drain(..keep.start);
+            }
+            connection.input = input;
+        }
+        self.after_processing(token, stop);
+        self.arrange_receive(token);
+    }
+
+    fn after_processing(&mut self, token: Token, stop: Stop) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        match stop {
+            Stop::Hungry | Stop::Waits => {}
+            Stop::Budget => Self::mark_ready(connection, &mut self.ready),
+            Stop::NoRoom => self.held_back.push(token),
+        }
+        Self::mark_dirty(connection, &mut self.dirty);
+    }
+
+    /// Puts a connection among those that go on in the next turn.
+    pub(super) fn mark_ready(connection: &mut Connection, ready: &mut Vec<Token>) {
+        if !connection.state.any(State::READY) {
+            connection.state.insert(State::READY);
+            ready.push(connection.token);
+        }
+    }
+
+    fn keep_input(&mut self, token: Token, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.input.extend_from_slice(bytes);
+        let unfinished = connection.unfinished.as_ref().map_or(0, |unfinished| unfinished.large_bytes);
+        if (connection.input.len() + unfinished) as u64 > self.node.config.query_buffer_bytes_max {
+            tracing::warn!(id = connection.id, "closing a client past client-query-buffer-limit");
+            self.node.stats.input_limit_closed += 1;
+            self.close(token);
+        }
+    }
+
+    /// Parses and executes requests from `bytes`; returns which bytes are still needed, and why it stopped.
+    fn process(&mut self, token: Token, bytes: &[u8]) -> (Range<usize>, Stop) {
+        let Some(connection) = self.connections.get_mut(token) else { return (0..0, Stop::Waits) };
+        let node = &mut self.node;
+        let parsed = &mut self.parsed;
+        if connection.output.capacity() == 0
+            && let Some(buffer) = self.spare_outputs.pop()
+        {
+            connection.output = buffer;
+        }
+        if let Some(mut stalled) = connection.stalled.take() {
+            match route(node, connection, &mut stalled.view()) {
+                Flow::Next => {}
+                Flow::Stop => return (0..bytes.len(), Stop::Waits),
+                flow => {
+                    connection.stalled = Some(stalled);
+                    let stop = if flow == Flow::NoRoom { Stop::NoRoom } else { Stop::Waits };
+                    return (0..bytes.len(), stop);
+                }
+            }
+        }
+        let mut limits = Limits {
+            bulk_len_bytes_max: node.config.bulk_len_bytes_max,
+            large_bulk_bytes_min: LARGE_BULK_BYTES,
+            ..Limits::default()
+        };
+        let mut position = 0;
+        let mut executed = 0;
+        loop {
+            limits.authenticated = connection.state.any(State::AUTHENTICATED);
+            let (next, keep_to, is_hungry) = parsed.parse(connection, node, bytes, position, &limits);
+            parsed.prefetch(connection, node);
+            let count = parsed.requests.len();
+            for index in 0..count {
+                let flow = parsed.execute(index, connection, node, bytes);
+                if flow == Flow::Next {
+                    continue;
+                }
+                // What was parsed behind it is parsed again later.
+                connection.parser = Parser::default();
+                connection.unfinished = None;
+                let place = &parsed.requests[index];
+                let is_used = flow == Flow::Stop || connection.stalled.is_some();
+                let from = if is_used { place.end } else { place.start };
+                let stop = if flow == Flow::NoRoom { Stop::NoRoom } else { Stop::Waits };
+                return (from..bytes.len(), stop);
+            }
+            position = next;
+            executed += count;
+            if let Some(error) = parsed.error.take() {
+                fail(connection, error);
+                return (0..0, Stop::Waits);
+            }
+            if is_hungry {
+                return (position..keep_to, Stop::Hungry);
+            }
+            if !connection.can_execute() {
+                return (position..bytes.len(), Stop::Waits);
+            }
+            if executed >= TURN_REQUESTS || connection.output_bytes() > super::output::CHOKE_BYTES_MIN {
+                return (position..bytes.len(), Stop::Budget);
+            }
+        }
+    }
+
+    /// A receive into private memory completed.
+    pub(super) fn on_received_into(&mut self, token: Token, buffer: Vec<u8>, result: Result<usize, ReceiveEnd>) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.state.remove(State::RECEIVING_INTO.and(State::CANCELLING));
+        connection.active_ms = self.node.executor.now_ms;
+        if let Some(receiving) = receiving_mut(connection) {
+            receiving.buffer = buffer;
+        }
+        match result {
+            Ok(count) => {
+                self.node.stats.input_bytes += count as u64;
+                self.finish_large(token);
+            }
+            Err(ReceiveEnd::Cancelled | ReceiveEnd::NoBuffers) => {}
+            Err(ReceiveEnd::Closed | ReceiveEnd::Failed(_)) => {
+                // The request can never become whole.
+                self.close(token);
+                return;
+            }
+        }
+        self.arrange_receive(token);
+    }
+
+    /// If the large bulk has arrived whole, the request goes on behind it.
+    fn finish_large(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        let parser = &mut connection.parser;
+        let Some(unfinished) = &mut connection.unfinished else { return };
+        let Some(receiving) = unfinished.receiving.take_if(|receiving| receiving.buffer.len() == receiving.length)
+        else {
+            return;
+        };
+        let mut buffer = receiving.buffer;
+        // Redis does not look at the two bytes behind a bulk either.
+        buffer.truncate(receiving.length - 2);
+        unfinished.large_bytes += buffer.len();
+        parser.large_received(unfinished.large.len() as u32, &mut unfinished.ranges);
+        unfinished.large.push(buffer);
+        Self::mark_ready(connection, &mut self.ready);
+    }
+
+    /// Makes the socket's receive what the connection's state asks for.
+    pub(super) fn arrange_receive(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.state.any(State::CLOSING) {
+            return self.finish_closing(token);
+        }
+        let socket = connection.socket;
+        let is_armed = connection.state.any(State::RECEIVING.and(State::RECEIVING_INTO));
+        let is_over = connection.state.any(State::END_OF_INPUT.and(State::CLOSE_AFTER_REPLY));
+        let backlog = connection.input.len();
+        let waits = backlog > WAITING_INPUT_BYTES_MAX
+            || (backlog > 0 && !connection.can_execute() && backlog > WAITING_INPUT_BYTES_MAX / 16);
+        let wants_private = connection.unfinished.as_ref().is_some_and(|unfinished| unfinished.receiving.is_some());
+        let is_receiving = connection.state.any(State::RECEIVING);
+        if is_receiving && (wants_private || (waits && !self.needs_bytes(token))) {
+            let connection = self.connections.get_mut(token).expect("it was here above");
+            if !connection.state.any(State::CANCELLING) {
+                connection.state.insert(State::CANCELLING);
+                self.io.cancel_receive(token);
+            }
+            return;
+        }
+        if is_armed || is_over {
+            return;
+        }
+        let connection = self.connections.get_mut(token).expect("it was here above");
+        if let Some(receiving) = receiving_mut(connection) {
+            let mut buffer = std::mem::take(&mut receiving.buffer);
+            let missing = receiving.length - buffer.len();
+            if buffer.len() == buffer.capacity() {
+                // Grown as bytes arrive, never as announced.
+                buffer.reserve_exact(missing.min(buffer.len().max(LARGE_FIRST_BYTES)));
+            }
+            connection.state.insert(State::RECEIVING_INTO);
+            self.io.receive_into(token, socket, buffer, missing);
+        } else if !waits || self.needs_bytes(token) {
+            let connection = self.connections.get_mut(token).expect("it was here above");
+            connection.state.insert(State::RECEIVING);
+            self.io.receive(token, socket);
+        }
+    }
+
+    /// Whether a long input is one request that has not arrived whole, rather than requests that must wait.
+    fn needs_bytes(&mut self, token: Token) -> bool {
+        !self.is_choked(token)
+            && self.connections.get_mut(token).is_some_and(|connection| {
+            (connection.unfinished.is_some() || !connection.parser.is_at_start())
+                && connection.can_execute()
+                && !connection.state.any(State::READY)
+        })
+    }
+}
+
+impl Parsed {
+    /// Parses a batch of requests from `bytes[position..]`. Returns where it stopped, up to where the bytes from there on
+    /// are still needed, and whether it stopped for want of bytes.
+    fn parse(
+        &mut self,
+        connection: &mut Connection,
+        node: &mut Node,
+        bytes: &[u8],
+        mut position: usize,
+        limits: &Limits,
+    ) -> (usize, usize, bool) {
+        self.requests.clear();
+        self.ranges.clear();
+        self.keys.clear();
+        self.large.clear();
+        self.unquoted.clear();
+        if let Some(unfinished) = connection.unfinished.take() {
+            self.ranges.extend_from_slice(&unfinished.ranges);
+            self.large.extend(unfinished.large);
+        }
+        let database = connection.database;
+        let mut first_range = 0;
+        // Before AUTH other limits hold, which the next request may lift.
+        let count_max = if limits.authenticated { BATCH_REQUESTS } else { 1 };
+        while self.requests.len() < count_max {
+            if position == bytes.len() && connection.parser.is_at_start() {
+                return (position, position, true);
+            }
+            match connection.parser.parse(&bytes[position..], &mut self.ranges, limits) {
+                Progress::Complete { consumed } => {
+                    self.push(node, database, &bytes[position..], first_range, position..position + consumed, None);
+                    position += consumed;
+                }
+                Progress::Unquoted { consumed, bytes: line } => {
+                    let number = self.unquoted.len();
+                    self.push(node, database, &line, first_range, position..position + consumed, Some(number));
+                    self.unquoted.push(line);
+                    position += consumed;
+                }
+                Progress::Empty { consumed } => position += consumed,
+                Progress::Incomplete => {
+                    self.keep_unfinished(connection, first_range);
+                    return (position, bytes.len(), true);
+                }
+                Progress::Large { length, available } => {
+                    let start = bytes.len() - available;
+                    let length = length as usize + 2;
+                    let mut buffer = Vec::with_capacity(length.min(LARGE_FIRST_BYTES));
+                    buffer.extend_from_slice(&bytes[start..]);
+                    self.keep_unfinished(connection, first_range);
+                    let unfinished = connection.unfinished.get_or_insert_default();
+                    unfinished.receiving = Some(Receiving { buffer, length });
+                    return (position, start, true);
+                }
+                Progress::Error(error) => {
+                    self.error = Some(error);
+                    return (position, position, true);
+                }
+            }
+            first_range = self.ranges.len();
+        }
+        (position, bytes.len(), false)
+    }
+
+    /// Notes the request whose ranges begin at `first_range`, and hashes its keys.
+    #[inline]
+    fn push(
+        &mut self,
+        node: &Node,
+        database: u8,
+        bytes: &[u8],
+        first_range: usize,
+        place: Range<usize>,
+        unquoted: Option<usize>,
+    ) {
+        let ranges = first_range..self.ranges.len();
+        let own = &self.ranges[ranges.clone()];
+        let argument = |index: usize| {
+            let (offset, length) = own[index];
+            if offset == LARGE_ARGUMENT {
+                &self.large[length as usize][..]
+            } else {
+                &bytes[offset as usize..offset as usize + length as usize]
+            }
+        };
+        let mut command = command::lookup(argument(0));
+        if let Some(container) = command
+            && !container.subcommands.is_empty()
+            && own.len() > 1
+        {
+            command = container.subcommand(argument(1));
+        }
+        let first_key = self.keys.len();
+        if let Some(command) = command
+            && command.accepts(own.len())
+        {
+            let executor = &node.executor;
+            for position in command.keys.positions(own.len()) {
+                let key = executor.hasher.key(argument(position));
+                if let Some(shard) = executor.shards.get(key.slot) {
+                    shard.prefetch_slot(database, key.slot);
+                }
+                self.keys.push(key);
+            }
+        }
+        self.requests.push(Place {
+            command,
+            start: place.start,
+            end: place.end,
+            ranges,
+            keys: first_key..self.keys.len(),
+            unquoted,
+        });
+    }
+
+    /// Moves what was parsed of an unfinished request to the connection.
+    fn keep_unfinished(&mut self, connection: &mut Connection, first_range: usize) {
+        // Only a batch's first request can have large arguments.
+        let large = if self.requests.is_empty() { std::mem::take(&mut self.large) } else { Vec::new() };
+        if first_range < self.ranges.len() || !large.is_empty() {
+            let ranges = self.ranges[first_range..].to_vec();
+            let large_bytes = large.iter().map(Vec::len).sum();
+            connection.unfinished = Some(Box::new(Unfinished { ranges, large, large_bytes, receiving: None }));
+        }
+    }
+
+    /// Prefetches the tables, then the entries, of the first keys of all requests.
+    #[inline]
+    fn prefetch(&self, connection: &Connection, node: &Node) {
+        if self.requests.len() < 2 {
+            return;
+        }
+        let database = connection.database;
+        let shards = &node.executor.shards;
+        for key in &self.keys {
+            if let Some(shard) = shards.get(key.slot) {
+                shard.prefetch_table(database, *key);
+            }
+        }
+        for key in &self.keys {
+            if let Some(shard) = shards.get(key.slot) {
+                shard.prefetch_entry(database, *key);
+            }
+        }
+    }
+
+    /// Prefetches for the first request of each connection's bytes, as far as a glance finds its first key. Requests
+    /// are parsed in earnest later; those in a pipeline prefetch together then.
+    pub(super) fn prefetch_first<'a>(
+        &mut self,
+        connections: &mut Connections,
+        node: &Node,
+        arrivals: impl Iterator<Item = (Token, &'a [u8])>,
+    ) {
+        self.glances.clear();
+        let shards = &node.executor.shards;
+        for (token, bytes) in arrivals {
+            let Some(connection) = connections.get_mut(token) else { continue };
+            if bytes.len() > GLANCE_BYTES_MAX || !connection.input.is_empty() {
+                continue;
+            }
+            self.ranges.clear();
+            let progress = Parser::default().parse(bytes, &mut self.ranges, &Limits::default());
+            let (Progress::Complete { .. }, Some(&(offset, length))) = (progress, self.ranges.get(1)) else { continue };
+            let key = node.executor.hasher.key(&bytes[offset as usize..(offset + length) as usize]);
+            if let Some(shard) = shards.get(key.slot) {
+                shard.prefetch_slot(connection.database, key.slot);
+                self.glances.push((connection.database, key));
+            }
+        }
+        for &(database, key) in &self.glances {
+            if let Some(shard) = shards.get(key.slot) {
+                shard.prefetch_table(database, key);
+            }
+        }
+        for &(database, key) in &self.glances {
+            if let Some(shard) = shards.get(key.slot) {
+                shard.prefetch_entry(database, key);
+            }
+        }
+    }
+
+    /// Executes request `index`.
+    #[inline]
+    fn execute(&mut self, index: usize, connection: &mut Connection, node: &mut Node, bytes: &[u8]) -> Flow {
+        let place = &self.requests[index];
+        let source = match place.unquoted {
+            None => &bytes[place.start..place.end],
+            Some(number) => &self.unquoted[number],
+        };
+        let ranges = &self.ranges[place.ranges.clone()];
+        let large = if index == 0 { &mut self.large[..] } else { &mut [] };
+        let flow = match place.command {
+            Some(command) if command.accepts(ranges.len()) => {
+                let keys = &self.keys[place.keys.clone()];
+                let mode = connection.mode();
+                let mut request = Request { command, bytes: source, ranges, keys, large, mode };
+                connection.last_command = Some(command);
+                let flow = route(node, connection, &mut request);
+                if matches!(flow, Flow::Hold | Flow::NoRoom) {
+                    if !request.large.is_empty() {
+                        // Its bytes are not where it could be parsed from again.
+                        connection.stalled = Some(Box::new(request.to_owned()));
+                    }
+                    return flow;
+                }
+                flow
+            }
+            command => refuse(connection, node, command, source, ranges, large),
+        };
+        node.stats.commands += 1;
+        if connection.state.any(State::REPLY_SKIP.and(State::REPLY_SKIP_NEXT)) {
+            let skips_next = connection.state.any(State::REPLY_SKIP_NEXT);
+            connection.state.set(State::REPLY_SKIP, skips_next);
+            connection.state.remove(State::REPLY_SKIP_NEXT);
+        }
+        flow
+    }
+}
+
+/// Answers a request that has no command, or the wrong number of arguments.
+#[cold]
+fn refuse(
+    connection: &mut Connection,
+    node: &mut Node,
+    command: Option<&'static Command>,
+    bytes: &[u8],
+    ranges: &[ArgumentRange],
+    large: &mut [Vec<u8>],
+) -> Flow {
+    node.stats.errors += 1;
+    let protocol = connection.protocol;
+    let may_ask = connection.state.any(State::AUTHENTICATED);
+    connection.reply_with(|output| {
+        let mut reply = Reply::new(output, protocol);
+        let args = Args::new(bytes, ranges, large);
+        match command {
+            _ if !may_ask && !command.is_some_and(|command| command.flags.contains(Flags::NO_AUTH)) => {
+                reply.error("NOAUTH Authentication required.");
+            }
+            Some(command) => command.write_arity_error(&mut reply),
+            None => command::write_unknown_error(&args, &mut reply),
+        }
+    });
+    Flow::Next
+}
+
+/// Answers a violation of the protocol, and ends the connection after it.
+#[cold]
+fn fail(connection: &mut Connection, error: ProtocolError) {
+    tracing::debug!(id = connection.id, %error, "protocol error");
+    if let Some(text) = error.text() {
+        let protocol = connection.protocol;
+        connection.reply_with(|output| Reply::new(output, protocol).error_bytes(&text));
+    }
+    connection.state.insert(State::CLOSE_AFTER_REPLY);
+}
+
+fn receiving_mut(connection: &mut Connection) -> Option<&mut Receiving> {
+    connection.unfinished.as_mut()?.receiving.as_mut()
+}

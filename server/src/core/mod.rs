@@ -1,0 +1,390 @@
+//! One core's loop.
+//!
+//! ```text
+//! completions -> connection -> parse -> route -> { execute | forward | gather } -> replies -> sends
+//! ```
+//!
+//! A turn reaps completions, serves them, takes the other cores' batches, lets long work go on for a budget, and
+//! queues one send a connection and one batch a core; the next turn's single kernel entry submits them. Invariants:
+//!
+//! - A leased receive buffer goes back in the turn that it came in.
+//! - Nothing runs longer than a budget without returning here.
+//! - Whatever makes work for the next turn without a completion (ready connections, jobs, retries, unpublished
+//!   batches) keeps the loop from sleeping.
+
+pub mod admin;
+pub mod batch;
+pub mod commit;
+pub mod connection;
+pub mod gather;
+mod input;
+pub mod locks;
+mod mail;
+pub mod node;
+mod output;
+pub mod replies;
+pub mod request;
+pub mod route;
+pub mod stats;
+mod timers;
+
+use std::time::Duration;
+
+use duva_net::io::{Clock, Event, Io, ReceiveEnd, Socket, Token, Wait};
+
+use connection::{Connection, Connections, State};
+use input::Parsed;
+use node::Node;
+use timers::{Timer, Timers};
+
+/// The most completions worth waiting for in one turn.
+const BATCH_MAX: u32 = 16;
+
+/// How often an empty inbox is looked at before the core sleeps, while other cores owe it replies.
+const SPIN_ROUNDS: u32 = 2_000;
+
+/// Entries that expiry and freeing look at in one turn.
+const EXPIRE_BUDGET: usize = 512;
+
+/// How long a listener rests after the process ran out of descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// A receive's completion.
+struct Arrival<B> {
+    connection: Token,
+    result: Result<B, ReceiveEnd>,
+    armed: bool,
+}
+
+/// One core.
+pub struct Core<I: Io> {
+    io: I,
+    node: Node,
+    connections: Connections,
+    timers: Timers,
+    /// Connections with input to go on with.
+    ready: Vec<Token>,
+    /// Connections with output to send, or that are to close.
+    dirty: Vec<Token>,
+    /// Connections that wait for room towards other cores.
+    held_back: Vec<Token>,
+    /// Connections whose receive found no buffer.
+    starved: Vec<Token>,
+    /// Empty output buffers.
+    spare_outputs: Vec<Vec<u8>>,
+    /// Bytes of all sends under way.
+    sending_bytes: usize,
+    parsed: Parsed,
+    arrivals: Vec<Arrival<I::Buffer>>,
+    mail: mail::Mail,
+    clock: Clock,
+    /// Completions of recent turns, which the next wait hopes for.
+    batch_target: u32,
+    is_stopping: bool,
+}
+
+impl<I: Io> Core<I> {
+    /// A core with `listener_count` listeners, which it begins to serve.
+    pub fn new(io: I, node: Node, listener_count: u32) -> Self {
+        let mut this = Self {
+            io,
+            node,
+            connections: Connections::default(),
+            timers: Timers::default(),
+            ready: Vec::new(),
+            dirty: Vec::new(),
+            held_back: Vec::new(),
+            starved: Vec::new(),
+            spare_outputs: Vec::new(),
+            sending_bytes: 0,
+            parsed: Parsed::default(),
+            arrivals: Vec::new(),
+            mail: mail::Mail::default(),
+            clock: Clock::default(),
+            batch_target: 1,
+            is_stopping: false,
+        };
+        this.read_clock();
+        for listener in 0..listener_count {
+            this.io.accept(listener);
+        }
+        this.timers.insert(this.clock.monotonic_ns + timers::CRON_NS, Timer::Cron);
+        this
+    }
+
+    /// Serves until the server stops.
+    pub fn run(&mut self) {
+        while !self.is_stopping {
+            self.turn();
+        }
+    }
+
+    /// Whether the server has been told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping
+    }
+
+    /// The world that this core lives in.
+    pub fn io(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// What the core knows.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// One turn.
+    pub fn turn(&mut self) {
+        let wait = self.begin_turn(SPIN_ROUNDS);
+        self.end_turn(wait);
+    }
+
+    /// Submits what is queued and waits. An empty inbox that other cores owe replies to is looked at `spin_rounds`
+    /// times before. A simulator lets the other cores run between this and [`Core::end_turn`].
+    pub fn begin_turn(&mut self, spin_rounds: u32) -> Wait {
+        let wait = self.plan_wait(spin_rounds);
+        self.io.turn(wait);
+        wait
+    }
+
+    /// Serves everything there is after a wait.
+    pub fn end_turn(&mut self, wait: Wait) {
+        self.node.mesh.awake();
+        self.read_clock();
+        self.node.stats.turns += 1;
+        let events = self.take_events();
+        self.adapt(wait, events);
+        self.take_mail();
+        self.run_timers();
+        self.go_on();
+        self.flush();
+        self.send_mail();
+        self.is_stopping = self.node.shared.is_stopping();
+    }
+
+    /// Serves the turn's completions; returns how many of them brought something new. What arrived on all connections
+    /// is prefetched before the first request is executed.
+    fn take_events(&mut self) -> u32 {
+        let mut events = 0;
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        while let Some(event) = self.io.next_event() {
+            match event {
+                Event::Received { connection, result, armed } => {
+                    events += 1;
+                    arrivals.push(Arrival { connection, result, armed });
+                }
+                event => {
+                    events += u32::from(matches!(event, Event::Accepted { .. }));
+                    self.on_event(event);
+                }
+            }
+        }
+        if arrivals.len() > 1 {
+            let bytes = arrivals.iter().filter_map(|arrival| {
+                let buffer = arrival.result.as_ref().ok()?;
+                Some((arrival.connection, &**buffer))
+            });
+            self.parsed.prefetch_first(&mut self.connections, &self.node, bytes);
+        }
+        for Arrival { connection, result, armed } in arrivals.drain(..) {
+            self.on_received(connection, result, armed);
+        }
+        self.arrivals = arrivals;
+        events
+    }
+
+    fn read_clock(&mut self) {
+        let clock = self.io.clock();
+        // While the wall clock lags what was already used, time goes on with the monotonic clock.
+        let elapsed_ms = (clock.monotonic_ns.saturating_sub(self.clock.monotonic_ns)) / 1_000_000;
+        let used_ms = self.node.executor.now_ms;
+        if clock.wall_ms >= used_ms {
+            self.node.executor.now_ms = clock.wall_ms;
+            self.clock = clock;
+        } else if elapsed_ms > 0 {
+            self.node.executor.now_ms = used_ms + elapsed_ms;
+            self.clock = Clock { monotonic_ns: self.clock.monotonic_ns + elapsed_ms * 1_000_000, ..clock };
+        }
+    }
+
+    /// How long the next turn may wait, given what is left to do.
+    fn plan_wait(&mut self, spin_rounds: u32) -> Wait {
+        if !self.ready.is_empty() || self.node.has_work() || self.mail.has_unpublished() {
+            return Wait::Poll;
+        }
+        let node = &mut self.node;
+        let owed: u32 = node.outstanding.iter().sum::<u32>() + node.gathers.len() as u32;
+        if owed > 0 {
+            for _ in 0..spin_rounds {
+                if node.mesh.has_mail() {
+                    return Wait::Poll;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        if !node.mesh.prepare_sleep() {
+            return Wait::Poll;
+        }
+        let due_ns = node.executor.due_ms.checked_sub(node.executor.now_ms).map(|ms| ms.saturating_mul(1_000_000));
+        let timer_ns = self.timers.next_ns().map(|at| at.saturating_sub(self.clock.monotonic_ns));
+        let timeout_ns = match (due_ns.filter(|_| node.executor.due_ms != u64::MAX), timer_ns) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        if node.executor.due_ms <= node.executor.now_ms {
+            return Wait::Poll;
+        }
+        let timeout = timeout_ns.map(Duration::from_nanos);
+        let events = if owed == 0 && self.io.can_batch() { self.batch_target } else { 1 };
+        Wait::Block { events, timeout }
+    }
+
+    /// Learns from a turn how many completions to wait for in the next one.
+    fn adapt(&mut self, wait: Wait, events: u32) {
+        if let Wait::Block { events: wanted, .. } = wait {
+            self.batch_target = if events > wanted { (wanted + 1).min(BATCH_MAX) } else { events.clamp(1, BATCH_MAX) };
+        }
+    }
+
+    fn on_event(&mut self, event: Event<I::Buffer>) {
+        match event {
+            Event::Received { .. } => unreachable!("receives are taken together"),
+            Event::Sent { connection, buffer, result } => self.on_sent(connection, buffer, result),
+            Event::ReceivedInto { connection, buffer, result } => {
+                self.on_received_into(connection, buffer, result);
+            }
+            Event::Accepted { listener, result, armed } => self.on_accepted(listener, result, armed),
+            Event::Woken => {}
+        }
+    }
+
+    fn on_accepted(&mut self, listener: u32, result: Result<Socket, i32>, armed: bool) {
+        let mut rest = false;
+        match result {
+            Ok(socket) => {
+                let is_unix = self.node.shared.is_unix_listener(listener);
+                let core = self.node.shared.least_loaded(self.node.core);
+                if core == self.node.core {
+                    self.adopt(socket, is_unix);
+                } else {
+                    let message = batch::Message::Connection { socket, is_unix };
+                    self.node.mesh.outgoing(core).messages.push(message);
+                }
+            }
+            Err(errno) => {
+                tracing::warn!("accepting a connection: {}", std::io::Error::from_raw_os_error(errno));
+                // Out of descriptors, memory or the like: trying again at once would only burn time.
+                rest = true;
+            }
+        }
+        if !armed && !self.is_stopping {
+            if rest {
+                let at = self.clock.monotonic_ns + ACCEPT_RETRY.as_nanos() as u64;
+                self.timers.insert(at, Timer::Accept(listener));
+            } else {
+                self.io.accept(listener);
+            }
+        }
+    }
+
+    /// Serves a new connection on this core, which [`admin::Shared::least_loaded`] has counted already.
+    fn adopt(&mut self, socket: Socket, is_unix: bool) {
+        let node = &mut self.node;
+        node.stats.connections_received += 1;
+        let is_over = node.shared.client_count() > node.config.clients_max as usize;
+        let mut state = State::default();
+        state.set(State::UNIX, is_unix);
+        state.set(State::AUTHENTICATED, node.config.password.is_empty());
+        let id = node.shared.next_client_id();
+        let now_ms = node.executor.now_ms;
+        let token = self.connections.insert(|token| Connection {
+            socket,
+            token,
+            state,
+            protocol: Default::default(),
+            database: 0,
+            id,
+            input: Vec::new(),
+            parser: Default::default(),
+            unfinished: None,
+            stalled: None,
+            output: Vec::new(),
+            replies: Default::default(),
+            sending_bytes: 0,
+            soft_limit_since_ns: None,
+            created_ms: now_ms,
+            active_ms: now_ms,
+            last_command: None,
+            identity: None,
+        });
+        let connection = self.connections.get_mut(token).expect("it was just added");
+        if is_over {
+            self.node.stats.connections_rejected += 1;
+            connection.output.extend_from_slice(b"-ERR max number of clients reached\r\n");
+            connection.state.insert(State::CLOSE_AFTER_REPLY);
+            Self::mark_dirty(connection, &mut self.dirty);
+        } else {
+            connection.state.insert(State::RECEIVING);
+            self.io.receive(token, socket);
+        }
+    }
+
+    fn on_received(&mut self, token: Token, result: Result<I::Buffer, ReceiveEnd>, armed: bool) {
+        let Some(connection) = self.connections.get_mut(token) else {
+            if let Ok(buffer) = result {
+                self.io.recycle(buffer);
+            }
+            return;
+        };
+        if !armed {
+            connection.state.remove(State::RECEIVING.and(State::CANCELLING));
+        }
+        match result {
+            Ok(buffer) => {
+                self.node.stats.input_bytes += buffer.len() as u64;
+                self.take_input(token, &buffer);
+                self.io.recycle(buffer);
+            }
+            Err(ReceiveEnd::NoBuffers) => {
+                self.node.stats.buffer_shortages += 1;
+                self.starved.push(token);
+                return;
+            }
+            Err(ReceiveEnd::Cancelled) => {}
+            Err(ReceiveEnd::Closed) => {
+                connection.state.insert(State::END_OF_INPUT);
+                if connection.state.any(State::WAITING.and(State::PAUSED)) {
+                    // Nobody is left to wait for what may never come.
+                    return self.close(token);
+                }
+                Self::mark_dirty(connection, &mut self.dirty);
+            }
+            Err(ReceiveEnd::Failed(errno)) => {
+                tracing::debug!(id = connection.id, errno, "receiving failed");
+                self.close(token);
+                return;
+            }
+        }
+        self.arrange_receive(token);
+    }
+
+    /// Connections that waited go on; long work goes on for one budget.
+    fn go_on(&mut self) {
+        if !self.starved.is_empty() {
+            for token in std::mem::take(&mut self.starved) {
+                self.arrange_receive(token);
+            }
+        }
+        let mut ready = std::mem::take(&mut self.ready);
+        for token in ready.drain(..) {
+            self.process_waiting_input(token);
+        }
+        if self.ready.is_empty() {
+            self.ready = ready;
+        }
+        self.node.retry_gathers();
+        self.node.run_job();
+        self.take_deliveries();
+    }
+}

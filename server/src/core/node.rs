@@ -1,0 +1,466 @@
+//! What one core knows and does, apart from sockets: executing, parking, and answering work of any origin.
+//!
+//! Work comes from this core's connections, from other cores, and from gathers; it takes one way through
+//! [`Node::submit`] and its answer one way back through [`Node::respond`].
+
+use std::{collections::VecDeque, ops::Range, sync::Arc};
+
+use duva_engine::{DetachedEntry, KeyHash, Resume, Step, command::{Handler, Run}};
+use duva_net::{io::Token, mesh::Endpoint};
+
+use super::{
+    admin::{Pause, Shared},
+    batch::{Answer, Batch, GatherKey, Locking, Message, Packed, Work},
+    commit::Executor,
+    gather::Gathers,
+    locks::{Grant, Locks, Scope, TransactionId},
+    replies::Sequence,
+    request::{OwnedRequest, Request},
+    stats::Stats,
+};
+use crate::config::Config;
+
+/// Requests that may be under way from one core to another; past it connections wait.
+const OUTSTANDING_MAX: u32 = 8192;
+
+/// Bytes of requests that one batch may hold before connections wait.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Who asked for a piece of work.
+#[derive(Clone, Copy)]
+pub enum Origin {
+    /// A connection of this core.
+    Connection {
+        /// The connection.
+        token: Token,
+        /// Its reply slot.
+        sequence: Sequence,
+    },
+    /// A connection of another core.
+    Core {
+        /// That core.
+        core: usize,
+        /// The connection, there.
+        token: Token,
+        /// Its reply slot.
+        sequence: Sequence,
+    },
+    /// A gather.
+    Gather {
+        /// Its coordinator.
+        core: usize,
+        /// The gather, there.
+        gather: GatherKey,
+        /// Whether its locks here are given back once this is done.
+        release: bool,
+    },
+}
+
+/// Whether submitted work is finished.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Submitted {
+    /// The reply is in the output.
+    Done,
+    /// The reply comes later, through [`Node::respond`].
+    Later,
+}
+
+/// Work that waits for locks.
+pub enum Parked {
+    /// A request that needs no locks of its own.
+    Request(Origin, Box<OwnedRequest>),
+    /// A part that has asked for locks.
+    Part(Origin, Work, Box<OwnedRequest>),
+}
+
+/// A command that is worked on over several turns.
+pub struct Job {
+    origin: Origin,
+    request: Box<OwnedRequest>,
+    state: Box<dyn Resume>,
+}
+
+/// Replies for connections of this core, on their way to them.
+#[derive(Default)]
+pub struct Deliveries {
+    /// The replies.
+    pub bytes: Vec<u8>,
+    /// To whom, and whether the connection's fence ends.
+    pub list: Vec<Delivery>,
+}
+
+/// One reply for a connection of this core.
+pub struct Delivery {
+    /// The connection.
+    pub token: Token,
+    /// Its reply slot.
+    pub sequence: Sequence,
+    /// The reply.
+    pub bytes: Range<usize>,
+    /// Whether the connection goes on executing.
+    pub ends_fence: bool,
+}
+
+/// One core, apart from its sockets.
+pub struct Node {
+    /// This core's number.
+    pub core: usize,
+    /// How many cores there are.
+    pub cores: usize,
+    /// Shards, clock and settings.
+    pub executor: Executor,
+    /// Which core owns each shard; it changes only between turns.
+    pub owners: Vec<u16>,
+    /// The links to the other cores.
+    pub mesh: Endpoint<Batch>,
+    /// Requests under way to each core.
+    pub outstanding: Vec<u32>,
+    /// Locks of this core's keys.
+    pub locks: Locks<Parked>,
+    /// Work that goes on in every turn.
+    pub jobs: VecDeque<Job>,
+    /// Commands that this core coordinates.
+    pub gathers: Gathers,
+    /// Finished replies.
+    pub deliveries: Deliveries,
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// What all cores share.
+    pub shared: Arc<Shared>,
+    /// Reply slots of WAIT whose timers are still to be set, with their timeouts in milliseconds.
+    pub waits: Vec<(Token, Sequence, u64)>,
+    /// Counters.
+    pub stats: Stats,
+    /// CLIENT PAUSE.
+    pub pause: Pause,
+    /// Whether requests are looked at before they are routed: there is a password, or a pause.
+    pub has_gate: bool,
+    /// Where handlers of rare requests write before their reply finds its place.
+    pub scratch: Vec<u8>,
+}
+
+impl Node {
+    /// Core `core` with these shards, which serves no connection yet.
+    pub fn new(
+        core: usize,
+        executor: Executor,
+        owners: Vec<u16>,
+        mesh: Endpoint<Batch>,
+        config: Arc<Config>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let cores = mesh.cores();
+        let mut this = Self {
+            core,
+            cores,
+            executor,
+            owners,
+            mesh,
+            outstanding: vec![0; cores],
+            locks: Locks::default(),
+            jobs: VecDeque::new(),
+            gathers: Gathers::default(),
+            deliveries: Deliveries::default(),
+            config: Arc::clone(&config),
+            shared,
+            waits: Vec::new(),
+            stats: Stats::default(),
+            pause: Pause::default(),
+            has_gate: false,
+            scratch: Vec::new(),
+        };
+        this.configure(config);
+        this
+    }
+
+    /// Uses a new configuration.
+    pub fn configure(&mut self, config: Arc<Config>) {
+        self.executor.settings.bulk_len_bytes_max = config.bulk_len_bytes_max;
+        self.config = config;
+        self.set_gate();
+    }
+
+    /// Learns whether requests must be looked at before they are routed.
+    pub fn set_gate(&mut self) {
+        self.has_gate = !self.config.password.is_empty() || self.pause.until_ms > 0;
+    }
+
+    /// The core that owns `slot`.
+    #[inline]
+    pub fn owner_of(&self, slot: u16) -> usize {
+        usize::from(self.owners[self.executor.shards.number_of(slot)])
+    }
+
+    /// The one core that owns all `keys`; `None` if there are several.
+    #[inline]
+    pub fn single_owner(&self, keys: &[KeyHash]) -> Option<usize> {
+        if self.cores == 1 {
+            return Some(self.core);
+        }
+        let (first, rest) = keys.split_first()?;
+        let owner = self.owner_of(first.slot);
+        rest.iter().all(|key| self.owner_of(key.slot) == owner).then_some(owner)
+    }
+
+    /// Whether another request may be sent to `core` now.
+    #[inline]
+    pub fn has_room(&mut self, core: usize) -> bool {
+        self.outstanding[core] < OUTSTANDING_MAX && self.mesh.outgoing(core).bytes.len() < BATCH_BYTES_MAX
+    }
+
+    /// Sends `request` to `core`, which owns all its keys.
+    pub fn forward(&mut self, core: usize, request: &mut Request<'_>, token: Token, sequence: Sequence) {
+        self.outstanding[core] += 1;
+        let batch = self.mesh.outgoing(core);
+        let packed = batch.pack(request);
+        batch.messages.push(Message::Request { token, sequence, packed });
+    }
+
+    /// Executes a request whose keys are all on this core, now or once they are free.
+    #[inline]
+    pub fn submit(
+        &mut self,
+        origin: Origin,
+        handler: Handler,
+        request: &mut Request<'_>,
+        output: &mut Vec<u8>,
+    ) -> Submitted {
+        if self.locks.is_active() && self.locks.blocks(Scope::Keys(request.keys)) {
+            let owned = Box::new(request.to_owned());
+            self.locks.park(Scope::Keys(request.keys), None, Parked::Request(origin, owned));
+            return Submitted::Later;
+        }
+        self.execute(origin, handler, request, output)
+    }
+
+    /// Executes a request whose keys are all on this core and free.
+    #[inline]
+    fn execute(
+        &mut self,
+        origin: Origin,
+        handler: Handler,
+        request: &mut Request<'_>,
+        output: &mut Vec<u8>,
+    ) -> Submitted {
+        match self.executor.execute(handler, request, output) {
+            Step::Done => Submitted::Done,
+            Step::Continue(state) => {
+                self.jobs.push_back(Job { origin, request: Box::new(request.to_owned()), state });
+                Submitted::Later
+            }
+        }
+    }
+
+    /// Begins a job whose state exists already.
+    pub fn begin_job(&mut self, origin: Origin, request: Box<OwnedRequest>, state: Box<dyn Resume>) {
+        self.jobs.push_back(Job { origin, request, state });
+    }
+
+    /// Lets the first job go on for one budget.
+    pub fn run_job(&mut self) {
+        let Some(mut job) = self.jobs.pop_front() else { return };
+        let mut output = std::mem::take(&mut self.scratch);
+        output.clear();
+        let now_ms = self.executor.now_ms;
+        let mut request = job.request.view();
+        let executor = &mut self.executor;
+        let is_done = job.state.resume(&mut request.call(
+            &mut executor.shards,
+            &executor.settings,
+            now_ms,
+            0,
+            &mut output,
+        ));
+        if is_done {
+            self.respond(job.origin, Answer::Reply, &output);
+        } else {
+            self.jobs.push_back(job);
+        }
+        self.scratch = output;
+    }
+
+    /// Sends an answer back to whoever asked.
+    pub fn respond(&mut self, origin: Origin, answer: Answer, reply: &[u8]) {
+        match origin {
+            Origin::Connection { token, sequence } => self.deliver(token, sequence, reply, true),
+            Origin::Core { core, token, sequence } => {
+                let batch = self.mesh.outgoing(core);
+                let start = batch.bytes.len();
+                batch.bytes.extend_from_slice(reply);
+                let bytes = start..batch.bytes.len();
+                batch.messages.push(Message::Reply { token, sequence, bytes });
+            }
+            Origin::Gather { core, gather, release } => {
+                let batch = self.mesh.outgoing(core);
+                let start = batch.bytes.len();
+                batch.bytes.extend_from_slice(reply);
+                let bytes = start..batch.bytes.len();
+                batch.messages.push(Message::PartReply { gather, answer, bytes });
+                if release {
+                    self.release(gather.transaction);
+                }
+            }
+        }
+    }
+
+    /// Puts a finished reply on its way to a connection of this core.
+    pub fn deliver(&mut self, token: Token, sequence: Sequence, reply: &[u8], ends_fence: bool) {
+        let start = self.deliveries.bytes.len();
+        self.deliveries.bytes.extend_from_slice(reply);
+        let bytes = start..self.deliveries.bytes.len();
+        self.deliveries.list.push(Delivery { token, sequence, bytes, ends_fence });
+    }
+
+    /// Takes one part of a gather whose coordinator is `core`.
+    pub fn take_part(
+        &mut self,
+        core: usize,
+        gather: GatherKey,
+        locking: Locking,
+        work: Work,
+        mut request: Request<'_>,
+    ) {
+        let origin = Origin::Gather { core, gather, release: locking == Locking::Release };
+        let scope = match locking {
+            Locking::Keys => Scope::Keys(request.keys),
+            Locking::All => Scope::All,
+            Locking::None | Locking::Release => return self.do_part(origin, work, &mut request),
+        };
+        match self.locks.lock(gather.transaction, scope) {
+            Grant::Granted => self.do_part(origin, work, &mut request),
+            Grant::Refused => self.respond(origin, Answer::Refused, &[]),
+            Grant::Wait => {
+                let keys = request.keys;
+                let owned = Box::new(request.to_owned());
+                let scope = if locking == Locking::All { Scope::All } else { Scope::Keys(keys) };
+                self.locks.park(scope, Some(gather.transaction), Parked::Part(origin, work, owned));
+            }
+        }
+    }
+
+    /// Gives back the locks of a gather; what waited for them goes on.
+    pub fn release(&mut self, transaction: TransactionId) {
+        for parked in self.locks.release(transaction) {
+            match parked {
+                Parked::Part(origin, work, mut owned) => self.do_part(origin, work, &mut owned.view()),
+                Parked::Request(origin, mut owned) => {
+                    let handler = handler_of(&owned);
+                    let mut output = std::mem::take(&mut self.scratch);
+                    output.clear();
+                    if self.execute(origin, handler, &mut owned.view(), &mut output) == Submitted::Done {
+                        self.respond(origin, Answer::Reply, &output);
+                    }
+                    self.scratch = output;
+                }
+            }
+        }
+    }
+
+    fn do_part(&mut self, origin: Origin, work: Work, request: &mut Request<'_>) {
+        match work {
+            Work::Nothing => self.respond(origin, Answer::Reply, &[]),
+            Work::Command => {
+                let (Run::Single(handler)
+                | Run::Split(handler, _)
+                | Run::Staged(handler, _)
+                | Run::Everywhere(handler, _)
+                | Run::Walk(handler)) = request.command.run
+                else {
+                    panic!("{} has no handler", request.command.name)
+                };
+                let mut output = std::mem::take(&mut self.scratch);
+                output.clear();
+                if self.execute(origin, handler, request, &mut output) == Submitted::Done {
+                    self.respond(origin, Answer::Reply, &output);
+                }
+                self.scratch = output;
+            }
+            Work::Detach | Work::Duplicate => {
+                let entry = self.entry_of(request, matches!(work, Work::Detach));
+                self.respond(origin, Answer::Entry(entry.map(Box::new)), &[]);
+            }
+            Work::Attach(entry) => {
+                let timestamp_ms = self.executor.timestamp_ms(request.keys);
+                let key = request.keys[0];
+                let name = request.args().get(1).to_vec();
+                let shard = self.executor.shards.of(key.slot);
+                shard.attach(request.mode.database, &name, key, *entry, timestamp_ms);
+                self.executor.note_deadlines(&[key]);
+                self.respond(origin, Answer::Reply, &[]);
+            }
+            Work::Walk { cursor, count } => self.walk(origin, cursor, count, request),
+            Work::Admin(_) => panic!("administration is the core's, not the node's"),
+        }
+    }
+
+    fn entry_of(&mut self, request: &mut Request<'_>, detach: bool) -> Option<DetachedEntry> {
+        let key = request.keys[0];
+        let name = request.args().get(1).to_vec();
+        let database = request.mode.database;
+        if detach {
+            let timestamp_ms = self.executor.timestamp_ms(request.keys);
+            self.executor.shards.of(key.slot).detach(database, &name, key, timestamp_ms)
+        } else {
+            let now_ms = self.executor.now_ms;
+            self.executor.shards.of(key.slot).duplicate(database, &name, key, now_ms)
+        }
+    }
+
+    /// Whether the core has work that does not depend on completions.
+    pub fn has_work(&self) -> bool {
+        !self.jobs.is_empty() || !self.waits.is_empty() || self.gathers.has_retries()
+            || self.executor.has_garbage
+    }
+
+    /// Executes the requests of other cores that `batch` holds, prefetching over all of them first.
+    pub fn prefetch(&self, batch: &Batch) {
+        let shards = &self.executor.shards;
+        let keys = || {
+            batch.messages.iter().filter_map(|message| match message {
+                Message::Request { packed, .. } => packed.first_key(&batch.keys),
+                _ => None,
+            })
+        };
+        for (database, key) in keys() {
+            if let Some(shard) = shards.get(key.slot) {
+                shard.prefetch_table(database, key);
+            }
+        }
+        for (database, key) in keys() {
+            if let Some(shard) = shards.get(key.slot) {
+                shard.prefetch_entry(database, key);
+            }
+        }
+    }
+
+    /// Executes one request of another core; its reply goes straight into the batch for that core.
+    pub fn serve(&mut self, core: usize, token: Token, sequence: Sequence, request: &mut Request<'_>) {
+        let origin = Origin::Core { core, token, sequence };
+        let (Run::Single(handler) | Run::Split(handler, _) | Run::Staged(handler, _)) = request.command.run
+        else {
+            panic!("{} does not travel as a request", request.command.name)
+        };
+        let mut output = std::mem::take(&mut self.mesh.outgoing(core).bytes);
+        let start = output.len();
+        let submitted = self.submit(origin, handler, request, &mut output);
+        let bytes = start..output.len();
+        let batch = self.mesh.outgoing(core);
+        batch.bytes = output;
+        if submitted == Submitted::Done {
+            batch.messages.push(Message::Reply { token, sequence, bytes });
+        }
+    }
+}
+
+/// The handler of a request that waits for its keys.
+fn handler_of(request: &OwnedRequest) -> Handler {
+    match request.command.run {
+        Run::Single(handler) | Run::Split(handler, _) | Run::Staged(handler, _) => handler,
+        _ => panic!("{} does not wait for keys", request.command.name),
+    }
+}
+
+/// A packed request's view of the batch it lies in.
+pub fn view<'a>(batch: &'a mut Batch, packed: &Packed) -> Request<'a> {
+    Batch::request(&batch.bytes, &batch.ranges, &batch.keys, &mut batch.large, packed)
+}

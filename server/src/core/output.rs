@@ -1,0 +1,204 @@
+//! Replies on their way out, and the end of connections.
+//!
+//! One send a connection a turn, never two at once: what is written meanwhile leaves with the next one. A client that
+//! does not read is not read from either, and is closed past its output buffer limit.
+
+use duva_net::io::{Io, Token};
+
+use super::{
+    Core,
+    connection::{Connection, State},
+    replies::Sequence,
+};
+
+/// Unread replies up to which a connection always goes on executing.
+pub(super) const CHOKE_BYTES_MIN: usize = 1 << 20;
+
+/// Unread replies past which a connection never does. Clients that send a whole pipeline before they read its replies
+/// are served as long as these fit.
+const CHOKE_BYTES_MAX: usize = 64 << 20;
+
+/// Unread replies of all connections past which [`CHOKE_BYTES_MIN`] is the limit for each.
+const CHOKE_BYTES_TOTAL: usize = 256 << 20;
+
+/// Capacity that an output buffer keeps between uses.
+const KEPT_OUTPUT_BYTES: usize = 64 << 10;
+
+/// How many empty output buffers are kept.
+const KEPT_OUTPUTS: usize = 256;
+
+impl<I: Io> Core<I> {
+    /// Puts a connection among those that have something to send, or to end.
+    pub(super) fn mark_dirty(connection: &mut Connection, dirty: &mut Vec<Token>) {
+        if !connection.state.any(State::DIRTY) {
+            connection.state.insert(State::DIRTY);
+            dirty.push(connection.token);
+        }
+    }
+
+    /// Whether a connection has too many unread replies to execute more.
+    pub(super) fn is_choked(&mut self, token: Token) -> bool {
+        let total = self.sending_bytes;
+        self.connections.get_mut(token).is_some_and(|connection| {
+            let unread = connection.output_bytes();
+            unread > CHOKE_BYTES_MAX || (unread > CHOKE_BYTES_MIN && total > CHOKE_BYTES_TOTAL)
+        })
+    }
+
+    /// Sends what was written in this turn.
+    pub(super) fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for token in dirty.drain(..) {
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            connection.state.remove(State::DIRTY);
+            if connection.state.any(State::CLOSING) {
+                self.finish_closing(token);
+                continue;
+            }
+            if connection.state.any(State::SENDING) {
+                self.check_output_limit(token);
+                continue;
+            }
+            if connection.output.is_empty() {
+                self.end_if_done(token);
+                continue;
+            }
+            let output = std::mem::take(&mut connection.output);
+            connection.state.insert(State::SENDING);
+            connection.sending_bytes = output.len();
+            self.sending_bytes += output.len();
+            let socket = connection.socket;
+            self.io.send(token, socket, output, 0);
+        }
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+    }
+
+    /// Closes a connection that has nothing left to do and was to close then.
+    fn end_if_done(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        let is_quiet = connection.replies.is_empty() && !connection.state.any(State::READY.and(State::FENCED));
+        let is_last = connection.state.any(State::CLOSE_AFTER_REPLY.and(State::END_OF_INPUT));
+        if is_quiet && is_last {
+            self.close(token);
+        }
+    }
+
+    pub(super) fn on_sent(&mut self, token: Token, mut buffer: Vec<u8>, result: Result<usize, i32>) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        match result {
+            Ok(sent) if sent < connection.sending_bytes && sent > 0 => {
+                self.node.stats.output_bytes += sent as u64;
+                self.sending_bytes -= sent;
+                connection.sending_bytes -= sent;
+                let offset = buffer.len() - connection.sending_bytes;
+                let socket = connection.socket;
+                self.io.send(token, socket, buffer, offset);
+                return;
+            }
+            Ok(sent) => self.node.stats.output_bytes += sent as u64,
+            Err(_) => {}
+        }
+        connection.state.remove(State::SENDING);
+        self.sending_bytes -= connection.sending_bytes;
+        connection.sending_bytes = 0;
+        buffer.clear();
+        if buffer.capacity() <= KEPT_OUTPUT_BYTES && self.spare_outputs.len() < KEPT_OUTPUTS {
+            self.spare_outputs.push(buffer);
+        }
+        if let Err(errno) = result {
+            tracing::debug!(id = connection.id, errno, "sending failed");
+            return self.close(token);
+        }
+        if connection.state.any(State::CLOSING) {
+            return self.finish_closing(token);
+        }
+        connection.soft_limit_since_ns = None;
+        if !connection.output.is_empty() || connection.state.any(State::CLOSE_AFTER_REPLY.and(State::END_OF_INPUT)) {
+            Self::mark_dirty(connection, &mut self.dirty);
+        }
+        if connection.can_execute() && (!connection.input.is_empty() || connection.stalled.is_some()) {
+            Self::mark_ready(connection, &mut self.ready);
+        }
+    }
+
+    /// Closes a connection whose unread replies exceed its class's limit.
+    fn check_output_limit(&mut self, token: Token) {
+        let now_ns = self.clock.monotonic_ns;
+        let limit = self.node.config.output_buffer_limits.normal;
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        let unread = connection.output_bytes() as u64;
+        let is_past_hard = limit.hard_bytes > 0 && unread > limit.hard_bytes;
+        let is_past_soft = limit.soft_bytes > 0 && unread > limit.soft_bytes;
+        if is_past_soft {
+            connection.soft_limit_since_ns.get_or_insert(now_ns);
+        } else {
+            connection.soft_limit_since_ns = None;
+        }
+        let soft_ns = limit.soft_seconds.saturating_mul(1_000_000_000);
+        let is_soft_over = connection.soft_limit_since_ns.is_some_and(|since| now_ns.saturating_sub(since) >= soft_ns);
+        if is_past_hard || is_soft_over {
+            tracing::warn!(id = connection.id, unread, "closing a client past client-output-buffer-limit");
+            self.node.stats.output_limit_closed += 1;
+            self.close(token);
+        }
+    }
+
+    /// Ends a connection: nothing more is executed or sent, and it is freed after its last completion.
+    pub(super) fn close(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if !connection.state.any(State::CLOSING) {
+            connection.state.insert(State::CLOSING);
+            connection.input = Vec::new();
+            connection.output = Vec::new();
+            if connection.is_busy() {
+                self.io.shutdown(connection.socket);
+            }
+        }
+        self.finish_closing(token);
+    }
+
+    /// Frees a closing connection once nothing of it is under way.
+    pub(super) fn finish_closing(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.is_busy() {
+            return;
+        }
+        self.io.close(connection.socket);
+        self.connections.remove(token);
+        self.node.shared.forget_client(self.node.core);
+    }
+
+    /// A reply that was waited for has arrived.
+    pub(super) fn complete(&mut self, token: Token, sequence: Sequence, reply: &[u8], ends_fence: bool) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if reply.first() == Some(&b'-') {
+            self.node.stats.errors += 1;
+        }
+        connection.replies.complete(sequence, reply, &mut connection.output);
+        if ends_fence {
+            connection.state.remove(State::FENCED.and(State::WAITING));
+        }
+        Self::mark_dirty(connection, &mut self.dirty);
+        let goes_on = ends_fence || connection.replies.is_empty();
+        if goes_on && connection.can_execute() && (!connection.input.is_empty() || connection.stalled.is_some()) {
+            Self::mark_ready(connection, &mut self.ready);
+        }
+    }
+
+    /// Hands finished replies to their connections.
+    pub(super) fn take_deliveries(&mut self) {
+        if self.node.deliveries.list.is_empty() {
+            return;
+        }
+        let mut deliveries = std::mem::take(&mut self.node.deliveries);
+        for delivery in deliveries.list.drain(..) {
+            let reply = &deliveries.bytes[delivery.bytes];
+            self.complete(delivery.token, delivery.sequence, reply, delivery.ends_fence);
+        }
+        deliveries.bytes.clear();
+        deliveries.bytes.shrink_to(1 << 20);
+        self.node.deliveries = deliveries;
+    }
+}

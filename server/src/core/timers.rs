@@ -1,0 +1,80 @@
+//! A core's timers.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use duva_net::io::{Io, Token};
+
+use super::{Core, EXPIRE_BUDGET, replies::Sequence};
+
+/// How often idle connections and soft limits are looked at.
+pub(super) const CRON_NS: u64 = 1_000_000_000;
+
+/// What happens at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// A listener accepts again.
+    Accept(u32),
+    /// WAIT ends for a connection's reply slot.
+    WaitEnd {
+        /// Its place.
+        index: u32,
+        /// Its generation.
+        generation: u32,
+        /// The slot.
+        sequence: Sequence,
+    },
+    /// CLIENT PAUSE ends.
+    PauseEnd,
+    /// Idle connections and soft limits are looked at.
+    Cron,
+}
+
+/// A core's timers, by monotonic nanoseconds.
+#[derive(Default)]
+pub(super) struct Timers {
+    heap: BinaryHeap<Reverse<(u64, Timer)>>,
+}
+
+impl Timers {
+    /// Adds one.
+    pub(super) fn insert(&mut self, at_ns: u64, timer: Timer) {
+        self.heap.push(Reverse((at_ns, timer)));
+    }
+
+    /// When the next is due.
+    pub(super) fn next_ns(&self) -> Option<u64> {
+        self.heap.peek().map(|Reverse((at_ns, _))| *at_ns)
+    }
+
+    fn pop_due(&mut self, now_ns: u64) -> Option<Timer> {
+        self.next_ns().filter(|&at_ns| at_ns <= now_ns)?;
+        self.heap.pop().map(|Reverse((_, timer))| timer)
+    }
+}
+
+impl<I: Io> Core<I> {
+    pub(super) fn run_timers(&mut self) {
+        let executor = &mut self.node.executor;
+        if executor.due_ms <= executor.now_ms {
+            executor.tick(EXPIRE_BUDGET);
+        }
+        if self.node.executor.has_garbage {
+            self.node.executor.reclaim(EXPIRE_BUDGET);
+        }
+        for (token, sequence, timeout_ms) in self.node.waits.drain(..) {
+            let at_ns = self.clock.monotonic_ns.saturating_add(timeout_ms.saturating_mul(1_000_000));
+            let Token { index, generation } = token;
+            self.timers.insert(at_ns, Timer::WaitEnd { index, generation, sequence });
+        }
+        while let Some(timer) = self.timers.pop_due(self.clock.monotonic_ns) {
+            match timer {
+                Timer::Accept(listener) => self.io.accept(listener),
+                Timer::WaitEnd { index, generation, sequence } => {
+                    self.node.deliver(Token { index, generation }, sequence, b":0\r\n", true);
+                }
+                Timer::PauseEnd => self.resume_paused(),
+                Timer::Cron => self.cron(),
+            }
+        }
+    }
+}

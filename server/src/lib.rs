@@ -1,0 +1,11 @@
+//! The Duva server: the only place where engine and network meet.
+//!
+//! [`launch`] turns a configuration into running cores; [`core`] is one core's loop, generic over the world it lives
+//! in; [`commands`] are those that concern connections and the server rather than keys.
+
+pub mod commands;
+pub mod config;
+pub mod core;
+pub mod launch;
+pub mod logging;
+pub mod startup;
