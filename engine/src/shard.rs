@@ -71,6 +71,9 @@ pub struct Shard {
     table_bytes: usize,
     garbage: Garbage,
     expired_total: u64,
+    /// Accesses that found their key, and all of them.
+    hits_total: u64,
+    accesses_total: u64,
     /// Candidates of a scan, kept for its allocation.
     scratch: Vec<(u64, u32)>,
 }
@@ -94,6 +97,8 @@ impl Shard {
             table_bytes: 0,
             garbage: Garbage::default(),
             expired_total: 0,
+            hits_total: 0,
+            accesses_total: 0,
             scratch: Vec::new(),
         }
     }
@@ -156,11 +161,13 @@ impl Shard {
     #[inline]
     pub fn access(&mut self, database: u8, name: &[u8], key: KeyHash, now_ms: u64) -> Option<EntryRef<'_>> {
         let index = self.index(key.slot);
+        self.accesses_total += 1;
         let entry = self.databases[usize::from(database)].slots.get_mut(index)?.find_mut(key.hash, name)?;
         if entry.is_due(now_ms) {
             self.time_ms = self.time_ms.max(now_ms);
             return None;
         }
+        self.hits_total += 1;
         entry.set_clock(clock_at(now_ms));
         Some(entry.as_ref())
     }
@@ -362,6 +369,11 @@ impl Shard {
     /// Keys removed because they were due, since the shard was made.
     pub fn expired_total(&self) -> u64 {
         self.expired_total
+    }
+
+    /// Accesses that found a live key, and all of them, since the shard was made.
+    pub fn access_totals(&self) -> (u64, u64) {
+        (self.hits_total, self.accesses_total)
     }
 
     /// Where a slot is in a database's `slots`; out of range if another shard holds it.

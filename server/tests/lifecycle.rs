@@ -2,10 +2,8 @@
 
 mod support;
 
-use std::process::Command;
-
 use support::connection::{Address, Connection};
-use support::process::{Server, ServerOptions, TemporaryDirectory};
+use support::process::{Server, ServerOptions, run_to_its_end};
 
 fn duva() -> Server {
     ServerOptions::duva(2).tcp().start()
@@ -71,15 +69,8 @@ fn a_pipe_closed_by_its_reader_is_no_reason_to_end() {
 fn a_second_server_on_the_same_port_refuses_to_start() {
     let first = duva();
     let port = first.tcp_address().port().to_string();
-    let directory = TemporaryDirectory::new();
-    let output = Command::new(env!("CARGO_BIN_EXE_duva-server"))
-        .args(["--cores", "1", "--port", &port])
-        .current_dir(directory.path())
-        .output()
-        .expect("the binary runs");
-    assert!(!output.status.success(), "it must not serve beside the first");
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
+    let (status, said) = run_to_its_end(&["--cores", "1", "--port", &port]);
+    assert!(!status.success(), "it must not serve beside the first");
     assert!(said.contains(&port), "it names the port: {said}");
     assert!(first.connect_tcp().words("PING").is_status("PONG"));
 }
@@ -105,15 +96,10 @@ fn a_mistaken_command_line_is_refused_by_name() {
         (["--no-such-option", "1"], "no-such-option"),
         (["--dir", "/nowhere/at/all"], "/nowhere/at/all"),
     ] {
-        let directory = TemporaryDirectory::new();
-        let output = Command::new(env!("CARGO_BIN_EXE_duva-server"))
-            .args(arguments)
-            .current_dir(directory.path())
-            .output()
-            .expect("the binary runs");
-        assert!(!output.status.success(), "{arguments:?} must be refused");
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
+        // Should one be accepted, the server listens nowhere that others use.
+        let nowhere: &[&str] = if named == "port" { &[] } else { &["--port", "0", "--unixsocket", "socket"] };
+        let (status, said) = run_to_its_end(&[nowhere, &arguments].concat());
+        assert!(!status.success(), "{arguments:?} must be refused");
         assert!(said.contains(named), "{arguments:?}: {said}");
     }
 }

@@ -102,3 +102,34 @@ pub(super) fn prefetch_from(call: &Call<'_>, ordinal: usize) {
         call.prefetch(&call.keys[ordinal..end]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::command::testing::TestKeyspace;
+
+    #[test]
+    fn several_keys_are_set_and_returned() {
+        TestKeyspace::new().check(&[
+            ("MSET a 1 b 2 a 3", "+OK"),
+            ("MGET a missing b a", "[$3, nil, $2, $3]"),
+            ("EXPIRE a 10", ":1"),
+            ("MSET a 4", "+OK"),
+            ("TTL a", ":-1"),
+            ("MSETNX c 1 a 5", ":0"),
+            ("EXISTS c", ":0"),
+            ("MSETNX c 1 d 2 c 3", ":1"),
+            ("MGET c d", "[$3, $2]"),
+        ]);
+    }
+
+    #[test]
+    fn more_keys_than_one_prefetch_covers() {
+        let pairs: String = (0..50).map(|number| format!(" k{number} v{number}")).collect();
+        let names: String = (0..50).map(|number| format!(" k{number}")).collect();
+        let values: Vec<_> = (0..50).map(|number| format!("$v{number}")).collect();
+        let mut keyspace = TestKeyspace::new();
+        assert_eq!(keyspace.run(&format!("MSETNX{pairs}")), ":1");
+        assert_eq!(keyspace.run(&format!("MGET{names}")), format!("[{}]", values.join(", ")));
+        assert_eq!(keyspace.run(&format!("MSETNX{pairs}")), ":0");
+    }
+}

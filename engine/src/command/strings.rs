@@ -239,9 +239,14 @@ fn write_old_value(call: &mut Call<'_>) -> bool {
     }
 }
 
-/// Sets the key to argument `position`, which moves if it has an allocation of its own.
+/// Sets the key to argument `position`, which moves if it has an allocation of its own. A value whose time is over
+/// already is not kept for the wheel to find: the key goes at once.
 #[inline]
 fn store(call: &mut Call<'_>, position: usize, deadline: Deadline) {
+    if matches!(deadline, Deadline::At(time_ms) if time_ms <= call.now_ms) {
+        call.first().0.remove();
+        return;
+    }
     match call.args.take_large(position) {
         Some(value) => call.first().0.set_owned(value, deadline),
         None => {
@@ -299,5 +304,142 @@ impl SetOptions {
             };
         }
         Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Protocol, command::testing::TestKeyspace};
+
+    const SYNTAX: &str = "-ERR syntax error";
+    const NOT_AN_INTEGER: &str = "-ERR value is not an integer or out of range";
+
+    #[test]
+    fn strings_are_set_and_returned() {
+        TestKeyspace::new().check(&[
+            ("GET k", "nil"),
+            ("SET k v", "+OK"),
+            ("GET k", "$v"),
+            ("SET k ''", "+OK"),
+            ("GET k", "$"),
+            ("SET '' \\x00\\xff", "+OK"),
+            ("GET ''", "$\\x00\\xff"),
+            ("SETNX k w", ":0"),
+            ("SETNX fresh w", ":1"),
+            ("GETSET fresh x", "$w"),
+            ("GETSET other y", "nil"),
+            ("GETDEL fresh", "$x"),
+            ("GETDEL fresh", "nil"),
+        ]);
+        let mut keyspace = TestKeyspace::new();
+        keyspace.protocol = Protocol::Resp3;
+        keyspace.check(&[("GET k", "_"), ("SET k v XX", "_"), ("SET k v GET", "_"), ("GETDEL k", "$v")]);
+    }
+
+    #[test]
+    fn conditions_decide_whether_set_sets() {
+        TestKeyspace::new().check(&[
+            ("SET k v XX", "nil"),
+            ("EXISTS k", ":0"),
+            ("SET k v NX NX", "+OK"),
+            ("SET k w nx", "nil"),
+            ("SET k w XX GET", "$v"),
+            ("SET k x NX GET", "$w"),
+            ("GET k", "$w"),
+            ("SET fresh x GET NX", "nil"),
+            ("GET fresh", "$x"),
+            ("SET k v NX XX", SYNTAX),
+            ("SET k v XX NX", SYNTAX),
+            ("SET k v BOGUS", SYNTAX),
+            ("SET k v PERSIST", SYNTAX),
+        ]);
+    }
+
+    #[test]
+    fn set_gives_keeps_and_drops_an_expiry() {
+        TestKeyspace::at(1_000_000).check(&[
+            ("SET k v EX 10", "+OK"),
+            ("PTTL k", ":10000"),
+            ("SET k v PX 1500", "+OK"),
+            ("PTTL k", ":1500"),
+            ("SET k v EXAT 1010", "+OK"),
+            ("PTTL k", ":10000"),
+            ("SET k v PXAT 1000001", "+OK"),
+            ("PTTL k", ":1"),
+            ("SET k v EX 1 EX 20", "+OK"),
+            ("SET k w KEEPTTL", "+OK"),
+            ("TTL k", ":20"),
+            ("SET k w", "+OK"),
+            ("TTL k", ":-1"),
+            ("SETEX k 5 v", "+OK"),
+            ("PTTL k", ":5000"),
+            ("PSETEX k 5 v", "+OK"),
+            ("PTTL k", ":5"),
+            ("GETSET k v", "$v"),
+            ("TTL k", ":-1"),
+            ("SET k v PXAT 1000000", "+OK"),
+            ("DBSIZE", ":0"),
+        ]);
+    }
+
+    #[test]
+    fn times_that_set_refuses() {
+        const SET: &str = "-ERR invalid expire time in 'set' command";
+        TestKeyspace::new().check(&[
+            ("SET k v EX 0", SET),
+            ("SET k v PX -1", SET),
+            ("SET k v EX 9223372036854775807", SET),
+            ("SET k v PX 9223372036854775807", SET),
+            ("SET k v EXAT 9223372036854776", SET),
+            ("SET k v EX x", NOT_AN_INTEGER),
+            ("SET k v EX", SYNTAX),
+            ("SET k v EX 10 PX 10", SYNTAX),
+            ("SET k v EX 10 KEEPTTL", SYNTAX),
+            ("SET k v KEEPTTL EX 10", SYNTAX),
+            ("SET k v EX x BOGUS", SYNTAX),
+            ("SETEX k 0 v", "-ERR invalid expire time in 'setex' command"),
+            ("PSETEX k x v", NOT_AN_INTEGER),
+            ("EXISTS k", ":0"),
+        ]);
+    }
+
+    #[test]
+    fn getex_changes_the_expiry_of_what_it_returns() {
+        TestKeyspace::at(1_000_000).check(&[
+            ("GETEX k EX x", "nil"),
+            ("GETEX k EX 10 PERSIST", SYNTAX),
+            ("SET k v", "+OK"),
+            ("GETEX k", "$v"),
+            ("TTL k", ":-1"),
+            ("GETEX k EX 10", "$v"),
+            ("TTL k", ":10"),
+            ("GETEX k", "$v"),
+            ("TTL k", ":10"),
+            ("GETEX k EX 0", "-ERR invalid expire time in 'getex' command"),
+            ("GETEX k EX x", NOT_AN_INTEGER),
+            ("GETEX k KEEPTTL", SYNTAX),
+            ("GETEX k NX", SYNTAX),
+            ("GETEX k PERSIST PERSIST", "$v"),
+            ("TTL k", ":-1"),
+            ("GETEX k EXAT 1", "$v"),
+            ("DBSIZE", ":0"),
+        ]);
+    }
+
+    #[test]
+    fn keys_that_are_due_are_missing() {
+        let mut keyspace = TestKeyspace::new();
+        keyspace.run("MSET a 1 b 1 c 1");
+        for key in ["a", "b", "c"] {
+            keyspace.run(&format!("PEXPIRE {key} 10"));
+        }
+        keyspace.now_ms += 10;
+        keyspace.check(&[
+            ("GET a", "nil"),
+            ("SETNX b 2", ":1"),
+            ("TTL b", ":-1"),
+            ("SET c 2 KEEPTTL", "+OK"),
+            ("TTL c", ":-1"),
+        ]);
     }
 }

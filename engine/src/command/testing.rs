@@ -176,7 +176,7 @@ pub(crate) fn readable(bytes: &[u8], sorted: bool) -> Option<(String, &[u8])> {
     let (kind, text) = (*line.first()?, &line[1..]);
     if matches!(kind, b'+' | b'-' | b':' | b',' | b'#') {
         let is_number = kind != b':' || crate::parse_i64(text).is_some();
-        return is_number.then(|| (line.escape_ascii().to_string(), rest));
+        return is_number.then(|| (escaped(line), rest));
     }
     if kind == b'_' {
         return text.is_empty().then(|| ("_".to_owned(), rest));
@@ -189,7 +189,7 @@ pub(crate) fn readable(bytes: &[u8], sorted: bool) -> Option<(String, &[u8])> {
     if matches!(kind, b'$' | b'=') {
         let content = rest.get(..length)?;
         let behind = rest[length..].strip_prefix(b"\r\n")?;
-        return Some((format!("${}", content.escape_ascii()), behind));
+        return Some((format!("${}", escaped(content)), behind));
     }
     let parts = if kind == b'%' { 2 } else { 1 };
     let mut elements = Vec::new();
@@ -214,4 +214,8 @@ pub(crate) fn readable(bytes: &[u8], sorted: bool) -> Option<(String, &[u8])> {
         _ => return None,
     };
     Some((text, rest))
+}
+
+fn escaped(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string().replace("\\'", "'").replace("\\\"", "\"")
 }

@@ -218,6 +218,10 @@ pub struct Report {
     pub keys: [(usize, usize); duva_engine::DATABASE_COUNT as usize],
     /// Keys removed because they were due.
     pub expired: u64,
+    /// Reads that found their key.
+    pub hits: u64,
+    /// Reads that found none.
+    pub misses: u64,
 }
 
 /// One client, as CLIENT LIST shows it.
@@ -354,7 +358,10 @@ impl<I: Io> Core<I> {
         }
         for shard in self.node.executor.shards.iter() {
             report.data_bytes += shard.used_bytes();
+            let (hits, accesses) = shard.access_totals();
             report.expired += shard.expired_total();
+            report.hits += hits;
+            report.misses += accesses - hits;
             for (database, (keys, expiring)) in report.keys.iter_mut().enumerate() {
                 *keys += shard.key_count(database as u8);
                 *expiring += shard.expiring_count(database as u8);

@@ -42,24 +42,29 @@ impl Executor {
         if request.command.flags.contains(Flags::WRITE) {
             self.propose(handler, request, output)
         } else {
-            let now_ms = self.now_ms;
-            handler(&mut request.call(&mut self.shards, &self.settings, now_ms, 0, output))
+            let (now_ms, seed) = (self.now_ms, self.next_seed());
+            handler(&mut request.call(&mut self.shards, &self.settings, now_ms, seed, output))
         }
     }
 
     #[inline]
     fn propose(&mut self, handler: Handler, request: &mut Request<'_>, output: &mut Vec<u8>) -> Step {
         let timestamp_ms = self.timestamp_ms(request.keys);
-        // Weyl sequence: full period; commands that draw mix it.
-        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let seed = self.next_seed();
         let keys = request.keys;
-        let step =
-            handler(&mut request.call(&mut self.shards, &self.settings, timestamp_ms, self.seed, output));
+        let step = handler(&mut request.call(&mut self.shards, &self.settings, timestamp_ms, seed, output));
         self.note_deadlines(keys);
         if let Run::Everywhere(..) = request.command.run {
             self.has_garbage = true;
         }
         step
+    }
+
+    /// Randomness for one command. A Weyl sequence has full period; commands that draw mix it.
+    #[inline]
+    fn next_seed(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.seed
     }
 
     /// The timestamp of an entry for `keys`, to which the time of their shards moves.

@@ -105,6 +105,7 @@ struct Walk {
 impl Node {
     /// Begins the gather of `request` for the reply slot of a connection, which is fenced.
     pub fn begin_gather(&mut self, token: Token, sequence: Sequence, mut request: Box<OwnedRequest>) {
+        request.inline_keys();
         let command = request.command;
         let is_write = command.flags.contains(Flags::WRITE);
         let phase = match command.run {
@@ -294,11 +295,13 @@ impl Gather {
             Some(batch.pack(&mut request))
         } else {
             let keys = command_keys(request.command);
+            // EXISTS asks for the keys alone; values stay for the phase that sets them.
+            let width = if matches!(self.phase, Phase::Probe(_)) { 1 } else { keys.1 };
             let arguments = part
                 .keys
                 .iter()
                 .filter(|_| !keys_only)
-                .flat_map(|&ordinal| (0..keys.1).map(move |offset| keys.0 + ordinal * keys.1 + offset));
+                .flat_map(|&ordinal| (0..width).map(move |offset| keys.0 + ordinal * keys.1 + offset));
             Some(batch.pack_some(&mut request, std::iter::once(0).chain(arguments), part.keys.iter().copied()))
         };
         let packed = packed.map(|packed| packed.with_command(command));

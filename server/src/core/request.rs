@@ -140,6 +140,18 @@ impl OwnedRequest {
         }
     }
 
+    /// Moves keys that are large arguments to the other bytes, so that they stay when the request is sent in parts.
+    pub fn inline_keys(&mut self) {
+        for position in self.command.keys.positions(self.ranges.len()) {
+            let (offset, number) = self.ranges[position];
+            if offset == LARGE_ARGUMENT {
+                let key = std::mem::take(&mut self.large[number as usize]);
+                self.ranges[position] = (self.bytes.len() as u32, key.len() as u32);
+                self.bytes.extend_from_slice(&key);
+            }
+        }
+    }
+
     /// Argument `index`.
     pub fn argument(&self, index: usize) -> &[u8] {
         let (offset, length) = self.ranges[index];

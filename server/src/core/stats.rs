@@ -31,8 +31,4 @@ pub struct Stats {
     pub input_limit_closed: u64,
     /// Receives that found no free buffer.
     pub buffer_shortages: u64,
-    /// Key lookups that found one, by read commands.
-    pub hits: u64,
-    /// Key lookups that found none, by read commands.
-    pub misses: u64,
 }

@@ -11,7 +11,7 @@ use crate::support::process::ServerOptions;
 use crate::support::resp;
 
 /// What the server may hold for one client that does not read, beyond what the kernel holds.
-const UNREAD_GROWN_BYTES_MAX: u64 = 64 << 20;
+const UNREAD_GROWN_BYTES_MAX: u64 = 128 << 20;
 
 #[test]
 fn a_million_commands_without_reading_a_reply() {

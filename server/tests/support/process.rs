@@ -17,8 +17,8 @@ use std::time::Duration;
 use super::connection::{Address, Connection};
 
 /// How often a server that starts or ends is looked at before it counts as hung: with a pause of
-/// `LOOK_PAUSE` between looks, about a minute.
-const LOOKS_MAX: usize = 30_000;
+/// `LOOK_PAUSE` between looks, about half a minute.
+const LOOKS_MAX: usize = 15_000;
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
 /// How many free ports are tried: between finding one and the server's taking it, another may have it.
@@ -320,7 +320,7 @@ impl Server {
     /// For what a server does soon but not before it replies, such as noticing that a client has gone.
     ///
     /// # Panics
-    /// When it does not hold after about a minute.
+    /// When it does not hold after about half a minute.
     pub fn wait_until(&self, what: &str, mut condition: impl FnMut() -> bool) {
         for _ in 0..LOOKS_MAX {
             if condition() {
@@ -373,6 +373,30 @@ impl Drop for Server {
             panic!("the server ended by itself with {status}:\n{}", self.log());
         }
     }
+}
+
+/// Runs Duva with a command line that it must refuse: how it ended, and what it said.
+///
+/// # Panics
+/// When it does not end by itself.
+pub fn run_to_its_end(arguments: &[&str]) -> (ExitStatus, String) {
+    let directory = TemporaryDirectory::new();
+    let log_path = directory.path().join("log");
+    let log = File::create(&log_path).expect("the directory is ours and empty");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_duva-server"));
+    command.args(arguments).current_dir(directory.path()).stdin(Stdio::null());
+    command.stdout(log.try_clone().expect("a second handle of a file")).stderr(log);
+    let child = command.spawn().expect("the binary was built for this test");
+    let socket = directory.path().join("none");
+    let mut server = Server { child, socket, tcp: None, log_path, ended: false, directory: Some(directory) };
+    for _ in 0..LOOKS_MAX {
+        if let Some(status) = server.child.try_wait().expect("our own child") {
+            server.ended = true;
+            return (status, server.log());
+        }
+        std::thread::park_timeout(LOOK_PAUSE);
+    }
+    panic!("{arguments:?} was not refused")
 }
 
 /// A port that was free a moment ago.
