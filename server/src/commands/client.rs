@@ -126,7 +126,7 @@ pub(super) fn kill(node: &mut Node, connection: &mut Connection, request: &mut R
         filter.address = Some(text(args.get(2)));
     } else {
         filter.except = Some(own_id);
-        if args.len() % 2 != 0 {
+        if !args.len().is_multiple_of(2) {
             return error(connection, SYNTAX);
         }
         for index in (2..args.len()).step_by(2) {

@@ -25,7 +25,7 @@ pub(super) fn config_get(node: &Node, connection: &mut Connection, request: &mut
 
 pub(super) fn config_set(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
     let args = request.args();
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return error(connection, "ERR wrong number of arguments for 'config|set' command");
     }
     let pairs: Vec<(&[u8], &[u8])> =

@@ -22,6 +22,9 @@ use super::{
 };
 use crate::{commands, config::Config};
 
+/// Applies the settings that belong to the process, not to a core.
+pub type ApplySettings = Box<dyn Fn(&Config) + Send + Sync>;
+
 /// What all cores share.
 pub struct Shared {
     config: Mutex<Arc<Config>>,
@@ -29,7 +32,7 @@ pub struct Shared {
     next_client: AtomicU64,
     is_stopping: AtomicBool,
     wake_all: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    process_settings: OnceLock<Box<dyn Fn(&Config) + Send + Sync>>,
+    process_settings: OnceLock<ApplySettings>,
     unix_listener: Option<u32>,
     /// When the server started, in milliseconds since the Unix epoch.
     pub started_ms: u64,
@@ -63,7 +66,7 @@ impl Shared {
     }
 
     /// Says how settings that belong to the process, not to a core, are applied.
-    pub fn set_process_settings(&self, apply: Box<dyn Fn(&Config) + Send + Sync>) {
+    pub fn set_process_settings(&self, apply: ApplySettings) {
         let is_first = self.process_settings.set(apply).is_ok();
         assert!(is_first, "set once, at start");
     }

@@ -225,7 +225,7 @@ struct Place {
 
 impl Connections {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
     }
 
@@ -273,15 +273,5 @@ impl Connections {
     /// Every connection.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
         self.places.iter_mut().filter_map(|place| place.connection.as_mut())
-    }
-
-    /// How many places there are, for walks that go on in a later turn.
-    pub fn place_count(&self) -> usize {
-        self.places.len()
-    }
-
-    /// The connection at place `index`.
-    pub fn at(&mut self, index: usize) -> Option<&mut Connection> {
-        self.places.get_mut(index)?.connection.as_mut()
     }
 }

@@ -41,7 +41,7 @@ impl Gathers {
     }
 
     /// How many are under way.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.places.len() - self.free.len()
     }
 }

@@ -361,6 +361,8 @@ impl Parsed {
         self.keys.clear();
         self.large.clear();
         self.unquoted.clear();
+        // A batch that stopped before its error leaves it to be found again.
+        self.error = None;
         if let Some(unfinished) = connection.unfinished.take() {
             self.ranges.extend_from_slice(&unfinished.ranges);
             self.large.extend(unfinished.large);

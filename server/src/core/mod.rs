@@ -214,7 +214,7 @@ impl<I: Io> Core<I> {
             return Wait::Poll;
         }
         let node = &mut self.node;
-        let owed: u32 = node.outstanding.iter().sum::<u32>() + node.gathers.len() as u32;
+        let owed: u32 = node.outstanding.iter().sum::<u32>() + node.gathers.count() as u32;
         if owed > 0 {
             for _ in 0..spin_rounds {
                 if node.mesh.has_mail() {
