@@ -79,6 +79,12 @@ impl Listener {
         Ok(())
     }
 
+    /// Stops listening at once, whoever still holds the descriptor.
+    pub fn shut_down(&self) {
+        // SAFETY: shutdown takes no pointers, and the descriptor is open as long as `self` is.
+        unsafe { libc::shutdown(self.as_raw_fd(), libc::SHUT_RDWR) };
+    }
+
     /// The bound address, of a TCP listener.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         TcpListener::from(self.descriptor.try_clone()?).local_addr()

@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::{Arc, Barrier, mpsc},
     thread,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use duva_engine::{Hasher, Settings, Shard, Shards};
@@ -57,7 +57,7 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
     startup::check_kernel(&startup::kernel_release()).map_err(sentence)?;
     startup::check_cpus(&config.cpus).map_err(sentence)?;
     config.directory = startup::enter_directory(&config.directory).map_err(sentence)?;
-    let addresses = startup::addresses_to_listen(&config).map_err(sentence)?;
+    let addresses = patiently(|| startup::addresses_to_listen(&config)).map_err(sentence)?;
     let unix_path = config.unix_socket.clone();
     let listener_count = addresses.len() + usize::from(unix_path.is_some());
     let reserved = startup::reserved_descriptors(config.cores, listener_count);
@@ -76,7 +76,7 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
         tracing::warn!("{warning}");
     }
     if let Some(path) = &unix_path {
-        startup::prepare_unix_socket(path).map_err(sentence)?;
+        patiently(|| startup::prepare_unix_socket(path)).map_err(sentence)?;
     }
     block_signals();
     let listeners = Listeners::open(&config, &addresses, unix_path.as_deref())?;
@@ -84,8 +84,10 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
     let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let run_id = run_id().map_err(|error| format!("reading random bytes: {error}"))?;
     let shared = Arc::new(Shared::new(config.clone(), unix_number, config.port, started_ms, run_id));
-    shared.set_process_settings(Box::new(move |config| logging.set_level(config.log_level)));
+    let log = logging.clone();
+    shared.set_process_settings(Box::new(move |config| log.set_level(config.log_level)));
     let seed = hash_seed().map_err(|error| format!("reading random bytes: {error}"))?;
+    let all_listeners: Vec<Listener> = listeners.by_core.iter().flatten().cloned().collect();
     let threads = start_cores(&config, &shared, listeners, seed)?;
     for address in &addresses {
         tracing::info!(%address, "listening");
@@ -103,11 +105,14 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
     let for_signals = Arc::clone(&shared);
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || wait_for_signals(&for_signals))
+        .spawn(move || handle_signals(&for_signals, &logging))
         .map_err(|error| format!("starting the signal thread: {error}"))?;
     for thread in threads {
-        thread.join().map_err(|_| "a core panicked".to_owned())?;
+        // A core that panics aborts the process; joining only waits.
+        thread.join().map_err(|_| "a core ended early".to_owned())?;
     }
+    // The kernel takes rings down in the background, and they hold the listeners as well.
+    all_listeners.iter().for_each(Listener::shut_down);
     if let Some(path) = &unix_path
         && let Err(error) = std::fs::remove_file(path)
     {
@@ -115,6 +120,20 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Tries again for a second: the listeners of a server that was killed go with its rings, which the kernel takes down
+/// in the background.
+fn patiently<T>(
+    mut attempt: impl FnMut() -> Result<T, startup::StartupError>,
+) -> Result<T, startup::StartupError> {
+    for _ in 0..20 {
+        if let Ok(done) = attempt() {
+            return Ok(done);
+        }
+        thread::park_timeout(Duration::from_millis(50));
+    }
+    attempt()
 }
 
 /// The listeners of every core.
@@ -285,13 +304,16 @@ fn pin(config: &Config, core: usize) {
     }
 }
 
-/// Blocks the signals that stop the server, in this thread and those it starts.
+/// SIGTERM and SIGINT stop the server, SIGHUP reopens its log file.
+const SIGNALS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
+/// Blocks the signals that the server handles, in this thread and those it starts.
 fn block_signals() {
     // SAFETY: the set is a local, initialised by sigemptyset.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
-        for signal in [libc::SIGTERM, libc::SIGINT] {
+        for signal in SIGNALS {
             libc::sigaddset(&mut set, signal);
         }
         libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
@@ -300,20 +322,30 @@ fn block_signals() {
     }
 }
 
-fn wait_for_signals(shared: &Shared) {
-    // SAFETY: the set is a local, initialised by sigemptyset; sigwait writes to a local.
-    let signal = unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        for signal in [libc::SIGTERM, libc::SIGINT] {
-            libc::sigaddset(&mut set, signal);
+fn handle_signals(shared: &Shared, logging: &Logging) {
+    loop {
+        // SAFETY: the set is a local, initialised by sigemptyset; sigwait writes to a local.
+        let signal = unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            for signal in SIGNALS {
+                libc::sigaddset(&mut set, signal);
+            }
+            let mut signal = 0;
+            libc::sigwait(&set, &mut signal);
+            signal
+        };
+        if signal == libc::SIGHUP {
+            match logging.reopen() {
+                Ok(()) => tracing::info!("reopened the log"),
+                Err(error) => tracing::error!("reopening the log: {error}"),
+            }
+            continue;
         }
-        let mut signal = 0;
-        libc::sigwait(&set, &mut signal);
-        signal
-    };
-    tracing::info!(signal, "stopping");
-    shared.stop();
+        tracing::info!(signal, "stopping");
+        shared.stop();
+        return;
+    }
 }
 
 fn random_u64() -> io::Result<u64> {

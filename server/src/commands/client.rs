@@ -106,8 +106,9 @@ pub(super) fn list(node: &mut Node, connection: &mut Connection, request: &mut R
         4.. if args.get(2).eq_ignore_ascii_case(b"id") => {
             for index in 3..args.len() {
                 match parse_i64(args.get(index)) {
-                    Some(id) if id > 0 => filter.ids.push(id as u64),
-                    _ => return error(connection, "ERR Invalid client ID"),
+                    // No client has such a number, which is no error.
+                    Some(id) => filter.ids.push(id as u64),
+                    None => return error(connection, "ERR Invalid client ID"),
                 }
             }
         }
@@ -179,7 +180,10 @@ pub(super) fn pause(node: &mut Node, connection: &mut Connection, request: &mut 
         4 if args.get(3).eq_ignore_ascii_case(b"all") => true,
         4 if args.get(3).eq_ignore_ascii_case(b"write") => false,
         4 => return error(connection, "ERR CLIENT PAUSE mode must be WRITE or ALL"),
-        _ => return error(connection, SYNTAX),
+        _ => {
+            let text = "ERR unknown subcommand or wrong number of arguments for 'PAUSE'. Try CLIENT HELP.";
+            return error(connection, text);
+        }
     };
     let now_ms = node.executor.now_ms;
     let until_ms = match parse_i64(args.get(2)) {

@@ -26,6 +26,9 @@ pub(super) fn echo(connection: &mut Connection, request: &mut Request<'_>) -> Fl
 pub(super) fn select(connection: &mut Connection, request: &mut Request<'_>) -> Flow {
     match parse_i64(request.args().get(1)) {
         None => error(connection, "ERR value is not an integer or out of range"),
+        Some(number) if i32::try_from(number).is_err() => {
+            error(connection, "ERR value is out of range, value must between -2147483648 and 2147483647")
+        }
         Some(number) if (0..i64::from(DATABASE_COUNT)).contains(&number) => {
             connection.database = number as u8;
             reply(connection, |reply| reply.ok())
@@ -122,9 +125,8 @@ pub(super) fn hello(node: &Node, connection: &mut Connection, request: &mut Requ
     if !connection.state.any(State::AUTHENTICATED) {
         return error(
             connection,
-            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
-             <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the \
-             same time",
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> \
+             <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
         );
     }
     if let Some(name) = name {

@@ -26,14 +26,14 @@ pub(super) fn config_get(node: &Node, connection: &mut Connection, request: &mut
 pub(super) fn config_set(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
     let args = request.args();
     if !args.len().is_multiple_of(2) {
-        return error(connection, "ERR wrong number of arguments for 'config|set' command");
+        return error(connection, "ERR syntax error");
     }
     let pairs: Vec<(&[u8], &[u8])> =
         (2..args.len()).step_by(2).map(|index| (args.get(index), args.get(index + 1))).collect();
     match node.shared.change_config(|config| config.set(&pairs)) {
         Err(refused) => error_bytes(connection, &refused.reply()),
-        Ok(config) => {
-            let purpose = AdminPurpose::Order(AdminRequest::Configure(config));
+        Ok(()) => {
+            let purpose = AdminPurpose::Order(AdminRequest::Configure);
             super::ask(node, connection, request, purpose)
         }
     }
@@ -53,13 +53,17 @@ pub(super) fn time(node: &Node, connection: &mut Connection) -> Flow {
 /// WAIT: without replicas none ever acknowledges, so it answers 0 at once, or after its timeout if it is to wait for some.
 pub(super) fn wait(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
     let args = request.args();
-    let (Some(replicas), Some(timeout_ms)) = (parse_i64(args.get(1)), parse_i64(args.get(2))) else {
+    let Some(replicas) = parse_i64(args.get(1)) else {
         return error(connection, "ERR value is not an integer or out of range");
+    };
+    let Some(timeout_ms) = parse_i64(args.get(2)) else {
+        return error(connection, "ERR timeout is not an integer or out of range");
     };
     if timeout_ms < 0 {
         return error(connection, "ERR timeout is negative");
     }
-    if replicas <= 0 {
+    // Nobody would notice that a client that has gone no longer waits.
+    if replicas <= 0 || connection.state.any(State::END_OF_INPUT) {
         return reply(connection, |reply| reply.integer(0));
     }
     if !connection.replies.is_empty() {

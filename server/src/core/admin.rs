@@ -120,12 +120,17 @@ impl Shared {
         assert!(before > 0, "a connection was freed twice");
     }
 
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Replaces the configuration by what `change` makes of it.
-    pub fn change_config<E>(&self, change: impl FnOnce(&Config) -> Result<Config, E>) -> Result<Arc<Config>, E> {
+    pub fn change_config<E>(&self, change: impl FnOnce(&Config) -> Result<Config, E>) -> Result<(), E> {
         // A panic cannot leave it half changed: the value is replaced whole.
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         *config = Arc::new(change(&config)?);
-        Ok(Arc::clone(&config))
+        Ok(())
     }
 }
 
@@ -182,8 +187,8 @@ pub enum AdminRequest {
     },
     /// Pause, or end the pause.
     Pause(Pause),
-    /// Use this configuration.
-    Configure(Arc<Config>),
+    /// Use the configuration that is shared now.
+    Configure,
     /// Count from zero.
     ResetStats,
 }
@@ -318,7 +323,8 @@ impl<I: Io> Core<I> {
             AdminRequest::Clients(filter) => {
                 let now_ms = self.node.executor.now_ms;
                 let io = &mut self.io;
-                let rows = self.connections.iter().map(|connection| row(connection, now_ms, io));
+                let meant = self.connections.iter().filter(|connection| filter.may_match(connection, now_ms));
+                let rows = meant.map(|connection| row(connection, now_ms, io));
                 AdminReply::Clients(rows.filter(|row| filter.matches(row)).collect())
             }
             AdminRequest::Kill { filter, own_id } => AdminReply::Killed(self.kill(&filter, own_id)),
@@ -333,12 +339,15 @@ impl<I: Io> Core<I> {
                 self.node.set_gate();
                 AdminReply::Done
             }
-            AdminRequest::Configure(config) => {
+            AdminRequest::Configure => {
+                // Two changes may arrive in different orders; what is shared is always the latest.
+                let config = self.node.shared.config();
                 if self.node.core == 0 {
                     self.node.shared.apply_process_settings(&config);
                 }
                 self.io.set_keepalive(config.tcp_keepalive_seconds);
                 self.node.configure(config);
+                self.set_output_limit();
                 AdminReply::Done
             }
             AdminRequest::ResetStats => {
@@ -355,9 +364,9 @@ impl<I: Io> Core<I> {
             report.clients += 1;
             let waits = State::WAITING.and(State::PAUSED);
             report.clients_blocked += usize::from(connection.state.any(waits));
-            report.input_bytes_max = report.input_bytes_max.max(connection.input.len());
+            report.input_bytes_max = report.input_bytes_max.max(connection.input_bytes());
             report.output_bytes_max = report.output_bytes_max.max(output);
-            report.client_bytes += size_of::<Connection>() + connection.input.capacity() + output;
+            report.client_bytes += size_of::<Connection>() + connection.input_bytes() + output;
         }
         for shard in self.node.executor.shards.iter() {
             report.data_bytes += shard.used_bytes();
@@ -379,7 +388,8 @@ impl<I: Io> Core<I> {
         let doomed: Vec<_> = self
             .connections
             .iter()
-            .filter(|connection| filter.matches(&row(connection, now_ms, io)))
+            .filter(|connection| filter.may_match(connection, now_ms))
+            .filter(|connection| !filter.names_address() || filter.matches(&row(connection, now_ms, io)))
             .map(|connection| (connection.token, connection.id))
             .collect();
         for &(token, id) in &doomed {
@@ -397,7 +407,9 @@ impl<I: Io> Core<I> {
     /// Clients that CLIENT PAUSE held up go on.
     pub(super) fn resume_paused(&mut self) {
         if self.node.executor.now_ms < self.node.pause.until_ms {
-            // A later pause took the place of the one that ends.
+            // A later pause took the place of the one that ends, or the wall clock was set back.
+            let wait_ns = (self.node.pause.until_ms - self.node.executor.now_ms).saturating_mul(1_000_000);
+            self.timers.insert(self.clock.monotonic_ns.saturating_add(wait_ns), Timer::PauseEnd);
             return;
         }
         self.node.pause = Pause::default();
@@ -423,7 +435,7 @@ impl<I: Io> Core<I> {
                 && !connection.state.any(waits)
             {
                 idle.push(connection.token);
-            } else if connection.soft_limit_since_ns.is_some() {
+            } else if connection.output_bytes() as u64 > self.output_limit_bytes {
                 Self::mark_dirty(connection, &mut self.dirty);
             }
         }
@@ -434,15 +446,25 @@ impl<I: Io> Core<I> {
 }
 
 impl ClientFilter {
+    /// Whether a connection may be meant, as far as that shows without asking the kernel for its addresses.
+    fn may_match(&self, connection: &Connection, now_ms: u64) -> bool {
+        let is_or_none = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        let age_seconds = now_ms.saturating_sub(connection.created_ms) / 1000;
+        !connection.state.any(State::CLOSING)
+            && (self.ids.is_empty() || self.ids.contains(&connection.id))
+            && is_or_none(&self.kind, "normal")
+            && is_or_none(&self.user, "default")
+            && self.except != Some(connection.id)
+            && self.age_seconds_min.is_none_or(|seconds| age_seconds >= seconds)
+    }
+
+    fn names_address(&self) -> bool {
+        self.address.is_some() || self.local_address.is_some()
+    }
+
     fn matches(&self, row: &ClientRow) -> bool {
-        let equals = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
-        (self.ids.is_empty() || self.ids.contains(&row.id))
-            && equals(&self.address, &row.address)
-            && equals(&self.local_address, &row.local_address)
-            && equals(&self.kind, "normal")
-            && equals(&self.user, "default")
-            && self.except != Some(row.id)
-            && self.age_seconds_min.is_none_or(|seconds| row.age_seconds >= seconds)
+        let is_or_none = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        is_or_none(&self.address, &row.address) && is_or_none(&self.local_address, &row.local_address)
     }
 }
 
@@ -476,7 +498,7 @@ fn row(connection: &Connection, now_ms: u64, io: &mut impl Io) -> ClientRow {
         idle_seconds: now_ms.saturating_sub(connection.active_ms) / 1000,
         flags,
         database: connection.database,
-        input_bytes: connection.input.len(),
+        input_bytes: connection.input_bytes(),
         output_list_length: usize::from(!connection.output.is_empty()),
         output_bytes: connection.output_bytes(),
         total_bytes: size_of::<Connection>() + connection.input.capacity() + connection.output.capacity(),

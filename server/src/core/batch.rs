@@ -12,7 +12,7 @@ use super::{
     admin::{AdminReply, AdminRequest},
     locks::TransactionId,
     replies::Sequence,
-    request::{Mode, Request, copy_arguments_to},
+    request::{Large, Mode, Request, copy_arguments},
 };
 
 /// Capacity that an emptied batch may keep, in bytes.
@@ -21,8 +21,10 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 /// One turn's messages for one core.
 #[derive(Default)]
 pub struct Batch {
-    /// Arguments and replies.
+    /// Arguments.
     pub bytes: Vec<u8>,
+    /// Replies.
+    pub replies: Vec<u8>,
     /// Where the arguments are in `bytes` and `large`.
     pub ranges: Vec<ArgumentRange>,
     /// Hashes of keys.
@@ -111,7 +113,11 @@ pub enum Answer {
 }
 
 /// One message.
+#[derive(Default)]
 pub enum Message {
+    /// What is left in the place of a message that was taken.
+    #[default]
+    Served,
     /// Execute this and reply to that connection's slot.
     Request {
         /// The connection, at the sender.
@@ -172,6 +178,8 @@ impl Batch {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES_MAX);
+        self.replies.clear();
+        self.replies.shrink_to(KEPT_BYTES_MAX);
         self.ranges.clear();
         self.ranges.shrink_to(KEPT_BYTES_MAX / size_of::<ArgumentRange>());
         self.keys.clear();
@@ -180,12 +188,12 @@ impl Batch {
         self.messages.clear();
     }
 
-    /// Copies a whole request in. Large arguments move.
-    pub fn pack(&mut self, request: &mut Request<'_>) -> Packed {
+    /// Copies a whole request in.
+    pub fn pack(&mut self, request: &mut Request<'_>, large: Large) -> Packed {
         let keys = self.keys.len() as u32;
         self.keys.extend_from_slice(request.keys);
         let arguments = 0..request.ranges.len();
-        self.pack_arguments(request, arguments, keys)
+        self.pack_arguments(request, arguments, keys, large)
     }
 
     /// Copies some arguments of a request in, with the keys whose ordinal numbers are `keys`.
@@ -194,10 +202,11 @@ impl Batch {
         request: &mut Request<'_>,
         arguments: impl Iterator<Item = usize>,
         keys: impl Iterator<Item = usize>,
+        large: Large,
     ) -> Packed {
         let first = self.keys.len() as u32;
         self.keys.extend(keys.map(|ordinal| request.keys[ordinal]));
-        self.pack_arguments(request, arguments, first)
+        self.pack_arguments(request, arguments, first, large)
     }
 
     fn pack_arguments(
@@ -205,9 +214,10 @@ impl Batch {
         request: &mut Request<'_>,
         arguments: impl Iterator<Item = usize>,
         first_key: u32,
+        large: Large,
     ) -> Packed {
         let first = self.ranges.len() as u32;
-        copy_arguments_to(request, arguments, &mut self.bytes, &mut self.large, &mut self.ranges);
+        copy_arguments(request, arguments, large, &mut self.bytes, &mut self.large, &mut self.ranges);
         Packed {
             command: request.command,
             mode: request.mode,

@@ -6,7 +6,7 @@
 //! their own.
 
 use duva_engine::{
-    Hasher, KeyHash, Settings, Shards, Step,
+    Hasher, KeyHash, Settings, Shard, Shards, Step,
     command::{Flags, Handler, Run},
 };
 
@@ -26,6 +26,8 @@ pub struct Executor {
     pub due_ms: u64,
     /// Whether memory of removed data is left to free.
     pub has_garbage: bool,
+    /// Which shard the last tick began with.
+    tick_first: usize,
     /// Where the next entry's seed comes from.
     pub seed: u64,
 }
@@ -33,7 +35,7 @@ pub struct Executor {
 impl Executor {
     /// A core's executor over `shards`.
     pub fn new(shards: Shards, settings: Settings, hasher: Hasher, seed: u64) -> Self {
-        Self { shards, settings, hasher, now_ms: 0, due_ms: u64::MAX, has_garbage: false, seed }
+        Self { shards, settings, hasher, now_ms: 0, due_ms: u64::MAX, has_garbage: false, tick_first: 0, seed }
     }
 
     /// Executes `request`, all of whose keys are on this core and free, and writes its reply to `output`.
@@ -98,7 +100,13 @@ impl Executor {
         let now_ms = self.now_ms;
         let mut more = false;
         self.due_ms = u64::MAX;
-        for shard in self.shards.iter_mut() {
+        // Every tick begins with another shard, so that a busy one does not keep the others waiting.
+        self.tick_first = self.tick_first.wrapping_add(1);
+        let count = self.shards.iter().count().max(1);
+        let first = self.tick_first % count;
+        let mut order: Vec<&mut Shard> = self.shards.iter_mut().collect();
+        order.rotate_left(first);
+        for shard in order {
             let is_due = shard.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms);
             if is_due && budget > 0 {
                 let share = budget.min(TICK_SHARE);

@@ -59,6 +59,9 @@ impl State {
     /// WAIT is under way.
     pub const WAITING: Self = Self(1 << 18);
 
+    /// It waits for room towards another core.
+    pub const HELD_BACK: Self = Self(1 << 19);
+
     /// Whether any of `other` is set.
     #[inline]
     pub fn any(self, other: Self) -> bool {
@@ -105,9 +108,17 @@ pub struct Unfinished {
 pub struct Receiving {
     /// What has arrived; empty while the kernel holds the buffer.
     pub buffer: Vec<u8>,
+    /// How many bytes have arrived.
+    pub arrived: usize,
     /// How many bytes are to arrive in all, CRLF included.
     pub length: usize,
 }
+
+/// How many replies of other cores a connection may wait for at first, and at most.
+pub const REMOTE_WINDOW_FIRST: usize = 256;
+
+/// See [`REMOTE_WINDOW_FIRST`].
+pub const REMOTE_WINDOW_MAX: usize = 1024;
 
 /// What only some connections have.
 #[derive(Default)]
@@ -148,6 +159,10 @@ pub struct Connection {
     pub replies: PendingReplies,
     /// Bytes of the send under way.
     pub sending_bytes: usize,
+    /// Its unread replies as far as they are in the core's total.
+    pub counted_bytes: usize,
+    /// Replies of other cores that it may wait for at a time; shrinks while they are large.
+    pub remote_window: usize,
     /// Since when its output is past the soft limit, in monotonic nanoseconds.
     pub soft_limit_since_ns: Option<u64>,
     /// When it was accepted, in milliseconds since the Unix epoch.
@@ -165,6 +180,15 @@ impl Connection {
     #[inline]
     pub fn mode(&self) -> Mode {
         Mode { database: self.database, protocol: self.protocol, touch: !self.state.any(State::NO_TOUCH) }
+    }
+
+    /// Bytes of requests that were not executed yet.
+    pub fn input_bytes(&self) -> usize {
+        let unfinished = self.unfinished.as_ref().map_or(0, |unfinished| {
+            let receiving = unfinished.receiving.as_ref().map_or(0, |receiving| receiving.arrived);
+            unfinished.large_bytes + receiving + unfinished.ranges.capacity() * size_of::<ArgumentRange>()
+        });
+        self.input.len() + unfinished
     }
 
     /// Bytes of replies that have not left.

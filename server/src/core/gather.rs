@@ -21,7 +21,7 @@ use super::{
     locks::TransactionId,
     node::{Node, Origin},
     replies::Sequence,
-    request::OwnedRequest,
+    request::{Large, OwnedRequest},
 };
 
 /// The gathers that a core coordinates.
@@ -105,7 +105,6 @@ struct Walk {
 impl Node {
     /// Begins the gather of `request` for the reply slot of a connection, which is fenced.
     pub fn begin_gather(&mut self, token: Token, sequence: Sequence, mut request: Box<OwnedRequest>) {
-        request.inline_keys();
         let command = request.command;
         let is_write = command.flags.contains(Flags::WRITE);
         let phase = match command.run {
@@ -285,6 +284,9 @@ impl Gather {
         let whole = everywhere || matches!(self.phase, Phase::Walk(_));
         let is_admin = matches!(self.phase, Phase::Admin(_));
         let keys_only = matches!(self.phase, Phase::Lock(_));
+        // Any other phase may be sent again, or goes to several cores whole.
+        let is_last = matches!(self.phase, Phase::Write(_) | Phase::SetAll) && !whole;
+        let large = if is_last { Large::Move } else { Large::Copy };
         let part = &self.parts[index];
         let mut request = self.request.view();
         request.mode.database = database;
@@ -292,7 +294,7 @@ impl Gather {
         let packed = if is_admin {
             None
         } else if whole {
-            Some(batch.pack(&mut request))
+            Some(batch.pack(&mut request, large))
         } else {
             let keys = command_keys(request.command);
             // EXISTS asks for the keys alone; values stay for the phase that sets them.
@@ -302,7 +304,8 @@ impl Gather {
                 .iter()
                 .filter(|_| !keys_only)
                 .flat_map(|&ordinal| (0..width).map(move |offset| keys.0 + ordinal * keys.1 + offset));
-            Some(batch.pack_some(&mut request, std::iter::once(0).chain(arguments), part.keys.iter().copied()))
+            let arguments = std::iter::once(0).chain(arguments);
+            Some(batch.pack_some(&mut request, arguments, part.keys.iter().copied(), large))
         };
         let packed = packed.map(|packed| packed.with_command(command));
         batch.messages.push(Message::Part { gather: self.key, locking, work, packed });

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use duva_engine::{
     ArgumentRange, Args, KeyHash, LARGE_ARGUMENT, Reply,
-    command::{self, Command, Flags},
+    command::{self, Command},
 };
 use duva_net::{
     io::{Io, ReceiveEnd, Token},
@@ -26,6 +26,9 @@ use super::{
 /// Requests that are parsed and prefetched together.
 const BATCH_REQUESTS: usize = 32;
 
+/// Arguments that the arrays of parsed requests have room for between uses.
+const KEPT_RANGES: usize = 4096;
+
 /// Longer input prefetches in its own batches.
 const GLANCE_BYTES_MAX: usize = 512;
 
@@ -38,8 +41,11 @@ const WAITING_INPUT_BYTES_MAX: usize = 1 << 20;
 /// Bulks of at least this length are received into an allocation of their own.
 const LARGE_BULK_BYTES: usize = 64 << 10;
 
-/// What a large bulk's allocation begins with at most; it doubles as bytes arrive.
-const LARGE_FIRST_BYTES: usize = 1 << 20;
+/// What a large bulk's allocation begins with at most; it doubles as bytes arrive, until a good part of the bulk is here.
+const LARGE_FIRST_BYTES: usize = 64 << 10;
+
+/// A large bulk's allocation gets its final size once one part in so many has arrived.
+const LARGE_LAST_STEP: usize = 32;
 
 /// Parsed requests; reused for every connection.
 #[derive(Default)]
@@ -104,13 +110,16 @@ impl<I: Io> Core<I> {
             let missing = receiving.length - receiving.buffer.len();
             let (part, rest) = bytes.split_at(missing.min(bytes.len()));
             receiving.buffer.extend_from_slice(part);
+            receiving.arrived = receiving.buffer.len();
             bytes = rest;
             self.finish_large(token);
+            self.check_input_limit(token);
             let Some(connection) = self.connections.get_mut(token) else { return };
             if bytes.is_empty() || receiving_mut(connection).is_some() {
                 return;
             }
             connection.input.extend_from_slice(bytes);
+            self.check_input_limit(token);
             return self.process_waiting_input(token);
         }
         if !connection.can_execute() || connection.state.any(State::READY) || self.is_choked(token) {
@@ -119,6 +128,7 @@ impl<I: Io> Core<I> {
         let connection = self.connections.get_mut(token).expect("it was here above");
         if !connection.input.is_empty() {
             connection.input.extend_from_slice(bytes);
+            self.check_input_limit(token);
             return self.process_waiting_input(token);
         }
         let (keep, stop) = self.process(token, bytes);
@@ -132,6 +142,8 @@ impl<I: Io> Core<I> {
         connection.state.remove(State::READY);
         let has_work = !connection.input.is_empty() || connection.unfinished.is_some() || connection.stalled.is_some();
         if !connection.can_execute() || !has_work || receiving_mut(connection).is_some() {
+            // It may have been kept from closing.
+            Self::mark_dirty(connection, &mut self.dirty);
             return self.arrange_receive(token);
         }
         if self.is_choked(token) {
@@ -159,7 +171,11 @@ impl<I: Io> Core<I> {
         match stop {
             Stop::Hungry | Stop::Waits => {}
             Stop::Budget => Self::mark_ready(connection, &mut self.ready),
-            Stop::NoRoom => self.held_back.push(token),
+            Stop::NoRoom if connection.state.any(State::HELD_BACK) => {}
+            Stop::NoRoom => {
+                connection.state.insert(State::HELD_BACK);
+                self.held_back.push(token);
+            }
         }
         Self::mark_dirty(connection, &mut self.dirty);
     }
@@ -178,8 +194,13 @@ impl<I: Io> Core<I> {
         }
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.input.extend_from_slice(bytes);
-        let unfinished = connection.unfinished.as_ref().map_or(0, |unfinished| unfinished.large_bytes);
-        if (connection.input.len() + unfinished) as u64 > self.node.config.query_buffer_bytes_max {
+        self.check_input_limit(token);
+    }
+
+    /// Closes a connection that has more unexecuted input than it may.
+    fn check_input_limit(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.input_bytes() as u64 > self.node.config.query_buffer_bytes_max {
             tracing::warn!(id = connection.id, "closing a client past client-query-buffer-limit");
             self.node.stats.input_limit_closed += 1;
             self.close(token);
@@ -197,7 +218,7 @@ impl<I: Io> Core<I> {
             connection.output = buffer;
         }
         if let Some(mut stalled) = connection.stalled.take() {
-            match route(node, connection, &mut stalled.view()) {
+            match execute(node, connection, &mut stalled.view()) {
                 Flow::Next => {}
                 Flow::Stop => return (0..bytes.len(), Stop::Waits),
                 flow => {
@@ -245,6 +266,9 @@ impl<I: Io> Core<I> {
             if !connection.can_execute() {
                 return (position..bytes.len(), Stop::Waits);
             }
+            if connection.replies.len() >= connection.remote_window {
+                return (position..bytes.len(), Stop::Waits);
+            }
             if executed >= TURN_REQUESTS || connection.output_bytes() > super::output::CHOKE_BYTES_MIN {
                 return (position..bytes.len(), Stop::Budget);
             }
@@ -257,19 +281,22 @@ impl<I: Io> Core<I> {
         connection.state.remove(State::RECEIVING_INTO.and(State::CANCELLING));
         connection.active_ms = self.node.executor.now_ms;
         if let Some(receiving) = receiving_mut(connection) {
+            receiving.arrived = buffer.len();
             receiving.buffer = buffer;
         }
         match result {
             Ok(count) => {
                 self.node.stats.input_bytes += count as u64;
                 self.finish_large(token);
+                self.check_input_limit(token);
             }
             Err(ReceiveEnd::Cancelled | ReceiveEnd::NoBuffers) => {}
-            Err(ReceiveEnd::Closed | ReceiveEnd::Failed(_)) => {
-                // The request can never become whole.
-                self.close(token);
-                return;
+            Err(ReceiveEnd::Closed) => {
+                // The request can never become whole; earlier ones are still answered.
+                connection.state.insert(State::END_OF_INPUT);
+                Self::mark_dirty(connection, &mut self.dirty);
             }
+            Err(ReceiveEnd::Failed(_)) => return self.close(token),
         }
         self.arrange_receive(token);
     }
@@ -302,8 +329,10 @@ impl<I: Io> Core<I> {
         let is_armed = connection.state.any(State::RECEIVING.and(State::RECEIVING_INTO));
         let is_over = connection.state.any(State::END_OF_INPUT.and(State::CLOSE_AFTER_REPLY));
         let backlog = connection.input.len();
-        let waits = backlog > WAITING_INPUT_BYTES_MAX
-            || (backlog > 0 && !connection.can_execute() && backlog > WAITING_INPUT_BYTES_MAX / 16);
+        // While WAIT is under way only the end of the input tells that the client has gone.
+        let waits = !connection.state.any(State::WAITING)
+            && (backlog > WAITING_INPUT_BYTES_MAX
+                || (!connection.can_execute() && backlog > WAITING_INPUT_BYTES_MAX / 16));
         let wants_private = connection.unfinished.as_ref().is_some_and(|unfinished| unfinished.receiving.is_some());
         let is_receiving = connection.state.any(State::RECEIVING);
         if is_receiving && (wants_private || (waits && !self.needs_bytes(token))) {
@@ -320,10 +349,12 @@ impl<I: Io> Core<I> {
         let connection = self.connections.get_mut(token).expect("it was here above");
         if let Some(receiving) = receiving_mut(connection) {
             let mut buffer = std::mem::take(&mut receiving.buffer);
-            let missing = receiving.length - buffer.len();
+            let receiving_length = receiving.length;
+            let missing = receiving_length - buffer.len();
             if buffer.len() == buffer.capacity() {
-                // Grown as bytes arrive, never as announced.
-                buffer.reserve_exact(missing.min(buffer.len().max(LARGE_FIRST_BYTES)));
+                // Grown as bytes arrive, never as announced; the last step is long, so that little is copied.
+                let is_near = buffer.len() >= receiving_length / LARGE_LAST_STEP;
+                buffer.reserve_exact(if is_near { missing } else { missing.min(buffer.len().max(LARGE_FIRST_BYTES)) });
             }
             connection.state.insert(State::RECEIVING_INTO);
             self.io.receive_into(token, socket, buffer, missing);
@@ -364,8 +395,11 @@ impl Parsed {
         // A batch that stopped before its error leaves it to be found again.
         self.error = None;
         if let Some(unfinished) = connection.unfinished.take() {
-            self.ranges.extend_from_slice(&unfinished.ranges);
+            self.ranges = unfinished.ranges;
             self.large.extend(unfinished.large);
+        } else {
+            self.ranges.shrink_to(KEPT_RANGES);
+            self.keys.shrink_to(KEPT_RANGES);
         }
         let database = connection.database;
         let mut first_range = 0;
@@ -398,7 +432,7 @@ impl Parsed {
                     buffer.extend_from_slice(&bytes[start..]);
                     self.keep_unfinished(connection, first_range);
                     let unfinished = connection.unfinished.get_or_insert_default();
-                    unfinished.receiving = Some(Receiving { buffer, length });
+                    unfinished.receiving = Some(Receiving { arrived: buffer.len(), buffer, length });
                     return (position, start, true);
                 }
                 Progress::Error(error) => {
@@ -467,7 +501,12 @@ impl Parsed {
         // Only a batch's first request can have large arguments.
         let large = if self.requests.is_empty() { std::mem::take(&mut self.large) } else { Vec::new() };
         if first_range < self.ranges.len() || !large.is_empty() {
-            let ranges = self.ranges[first_range..].to_vec();
+            // A long request keeps its array, so that it is not copied each time more of it arrives.
+            let ranges = if first_range == 0 {
+                std::mem::take(&mut self.ranges)
+            } else {
+                self.ranges[first_range..].to_vec()
+            };
             let large_bytes = large.iter().map(Vec::len).sum();
             connection.unfinished = Some(Box::new(Unfinished { ranges, large, large_bytes, receiving: None }));
         }
@@ -539,31 +578,48 @@ impl Parsed {
         };
         let ranges = &self.ranges[place.ranges.clone()];
         let large = if index == 0 { &mut self.large[..] } else { &mut [] };
-        let flow = match place.command {
+        match place.command {
             Some(command) if command.accepts(ranges.len()) => {
                 let keys = &self.keys[place.keys.clone()];
                 let mode = connection.mode();
                 let mut request = Request { command, bytes: source, ranges, keys, large, mode };
-                connection.last_command = Some(command);
-                let flow = route(node, connection, &mut request);
+                let flow = execute(node, connection, &mut request);
                 if matches!(flow, Flow::Hold | Flow::NoRoom) {
                     if !request.large.is_empty() {
                         // Its bytes are not where it could be parsed from again.
                         connection.stalled = Some(Box::new(request.to_owned()));
                     }
-                    return flow;
                 }
                 flow
             }
-            command => refuse(connection, node, command, source, ranges, large),
-        };
-        node.stats.commands += 1;
-        if connection.state.any(State::REPLY_SKIP.and(State::REPLY_SKIP_NEXT)) {
-            let skips_next = connection.state.any(State::REPLY_SKIP_NEXT);
-            connection.state.set(State::REPLY_SKIP, skips_next);
-            connection.state.remove(State::REPLY_SKIP_NEXT);
+            command => {
+                let flow = refuse(connection, node, command, source, ranges, large);
+                finish(node, connection);
+                flow
+            }
         }
-        flow
+    }
+}
+
+/// Executes a request, unless it must wait.
+#[inline]
+fn execute(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
+    connection.last_command = Some(request.command);
+    let flow = route(node, connection, request);
+    if matches!(flow, Flow::Next | Flow::Stop) {
+        finish(node, connection);
+    }
+    flow
+}
+
+/// Counts a request, and lets CLIENT REPLY SKIP reach no further than it may.
+#[inline]
+fn finish(node: &mut Node, connection: &mut Connection) {
+    node.stats.commands += 1;
+    if connection.state.any(State::REPLY_SKIP.and(State::REPLY_SKIP_NEXT)) {
+        let skips_next = connection.state.any(State::REPLY_SKIP_NEXT);
+        connection.state.set(State::REPLY_SKIP, skips_next);
+        connection.state.remove(State::REPLY_SKIP_NEXT);
     }
 }
 
@@ -579,14 +635,10 @@ fn refuse(
 ) -> Flow {
     node.stats.errors += 1;
     let protocol = connection.protocol;
-    let may_ask = connection.state.any(State::AUTHENTICATED);
     connection.reply_with(|output| {
         let mut reply = Reply::new(output, protocol);
         let args = Args::new(bytes, ranges, large);
         match command {
-            _ if !may_ask && !command.is_some_and(|command| command.flags.contains(Flags::NO_AUTH)) => {
-                reply.error("NOAUTH Authentication required.");
-            }
             Some(command) => command.write_arity_error(&mut reply),
             None => command::write_unknown_error(&args, &mut reply),
         }

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use duva_engine::KeyHash;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet, hash_map::EntryRef};
 
 /// A transaction's identity: older is smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,11 +39,18 @@ pub enum Grant {
 /// The locks of one core, and what waits for them. `W` is a parked piece of work.
 pub struct Locks<W> {
     held: HashMap<KeyHash, TransactionId, ahash::RandomState>,
+    /// The keys that each holder of keys holds.
+    holdings: HashMap<TransactionId, Vec<KeyHash>, ahash::RandomState>,
     all: Option<TransactionId>,
     waiting: VecDeque<Waiter<W>>,
+    /// How many of `waiting` name each key.
+    waiting_keys: HashMap<KeyHash, u32, ahash::RandomState>,
+    /// How many of `waiting` need every key.
+    waiting_all: usize,
 }
 
 struct Waiter<W> {
+    /// Sorted.
     keys: Vec<KeyHash>,
     all: bool,
     transaction: Option<TransactionId>,
@@ -54,11 +61,53 @@ impl<W> Waiter<W> {
     fn scope(&self) -> Scope<'_> {
         if self.all { Scope::All } else { Scope::Keys(&self.keys) }
     }
+
+    fn overlaps(&self, scope: Scope<'_>) -> bool {
+        match scope {
+            Scope::Keys(keys) if !self.all => keys.iter().any(|key| self.keys.binary_search(key).is_ok()),
+            _ => true,
+        }
+    }
 }
 
 impl<W> Default for Locks<W> {
     fn default() -> Self {
-        Self { held: HashMap::with_hasher(hash_state()), all: None, waiting: VecDeque::new() }
+        Self {
+            held: HashMap::with_hasher(hash_state()),
+            holdings: HashMap::with_hasher(hash_state()),
+            all: None,
+            waiting: VecDeque::new(),
+            waiting_keys: HashMap::with_hasher(hash_state()),
+            waiting_all: 0,
+        }
+    }
+}
+
+/// Keys that are taken by what comes earlier in a queue.
+struct Taken {
+    keys: HashSet<KeyHash, ahash::RandomState>,
+    all: bool,
+    any: bool,
+}
+
+impl Taken {
+    fn new() -> Self {
+        Self { keys: HashSet::with_hasher(hash_state()), all: false, any: false }
+    }
+
+    fn overlaps(&self, scope: Scope<'_>) -> bool {
+        match scope {
+            Scope::All => self.any,
+            Scope::Keys(keys) => self.all || keys.iter().any(|key| self.keys.contains(key)),
+        }
+    }
+
+    fn add(&mut self, scope: Scope<'_>) {
+        self.any = true;
+        match scope {
+            Scope::All => self.all = true,
+            Scope::Keys(keys) => self.keys.extend(keys.iter().copied()),
+        }
     }
 }
 
@@ -71,19 +120,26 @@ impl<W> Locks<W> {
 
     /// Whether a request that holds no locks must wait.
     pub fn blocks(&self, scope: Scope<'_>) -> bool {
-        self.is_active()
-            && (self.holders(scope).next().is_some()
-                || self.waiting.iter().any(|waiter| overlap(waiter.scope(), scope)))
+        self.is_active() && (self.holders(scope).next().is_some() || self.is_waited_for(scope))
+    }
+
+    /// Whether anything that waits overlaps `scope`.
+    fn is_waited_for(&self, scope: Scope<'_>) -> bool {
+        match scope {
+            Scope::All => !self.waiting.is_empty(),
+            Scope::Keys(keys) => {
+                self.waiting_all > 0
+                    || (!self.waiting_keys.is_empty() && keys.iter().any(|key| self.waiting_keys.contains_key(key)))
+            }
+        }
     }
 
     /// Tries to take every lock of `scope` for `transaction`.
     pub fn lock(&mut self, transaction: TransactionId, scope: Scope<'_>) -> Grant {
-        let waiting_older = self
-            .waiting
-            .iter()
-            .filter(|waiter| overlap(waiter.scope(), scope))
-            .filter_map(|waiter| waiter.transaction);
-        let mut in_the_way = self.holders(scope).chain(waiting_older).peekable();
+        let waiting = if self.is_waited_for(scope) { &self.waiting } else { &VecDeque::new() };
+        let waiting_first =
+            waiting.iter().filter(|waiter| waiter.overlaps(scope)).filter_map(|waiter| waiter.transaction);
+        let mut in_the_way = self.holders(scope).chain(waiting_first).peekable();
         if in_the_way.peek().is_some() {
             return if in_the_way.all(|other| transaction < other) { Grant::Wait } else { Grant::Refused };
         }
@@ -94,11 +150,15 @@ impl<W> Locks<W> {
 
     /// Parks work that must wait; `transaction` if it is a lock request.
     pub fn park(&mut self, scope: Scope<'_>, transaction: Option<TransactionId>, work: W) {
-        let (keys, all) = match scope {
+        let (mut keys, all) = match scope {
             Scope::Keys(keys) => (keys.to_vec(), false),
             Scope::All => (Vec::new(), true),
         };
-        self.waiting.push_back(Waiter { keys, all, transaction, work });
+        keys.sort_unstable();
+        keys.dedup();
+        let waiter = Waiter { keys, all, transaction, work };
+        self.count_waiter(&waiter, true);
+        self.waiting.push_back(waiter);
     }
 
     /// Gives back every lock of `transaction` and forgets what it parked; returns the work that goes on now, in order.
@@ -107,25 +167,33 @@ impl<W> Locks<W> {
         if self.all == Some(transaction) {
             self.all = None;
         }
-        self.held.retain(|_, holder| *holder != transaction);
-        self.waiting.retain(|waiter| waiter.transaction != Some(transaction));
+        for key in self.holdings.remove(&transaction).unwrap_or_default() {
+            self.held.remove(&key);
+        }
         let mut ready = Vec::new();
-        let mut kept_keys: HashSet<KeyHash, ahash::RandomState> =
-            HashSet::with_hasher(hash_state());
-        let mut kept_all = false;
+        if self.waiting.is_empty() {
+            return ready;
+        }
+        // A request waits behind everything before it; a lock request only behind other lock requests, because a single
+        // request may itself wait for locks that are older than the request that would wait for it.
+        let (mut before, mut locks_before) = (Taken::new(), Taken::new());
         for waiter in std::mem::take(&mut self.waiting) {
-            let behind = match waiter.scope() {
-                Scope::All => kept_all || !kept_keys.is_empty(),
-                Scope::Keys(keys) => kept_all || keys.iter().any(|key| kept_keys.contains(key)),
-            };
-            if !behind && self.holders(waiter.scope()).next().is_none() {
+            if waiter.transaction == Some(transaction) {
+                self.count_waiter(&waiter, false);
+                continue;
+            }
+            let ahead = if waiter.transaction.is_some() { &locks_before } else { &before };
+            if !ahead.overlaps(waiter.scope()) && self.holders(waiter.scope()).next().is_none() {
                 if let Some(transaction) = waiter.transaction {
                     self.take(transaction, waiter.scope());
                 }
+                self.count_waiter(&waiter, false);
                 ready.push(waiter.work);
             } else {
-                kept_all |= waiter.all;
-                kept_keys.extend(waiter.keys.iter().copied());
+                before.add(waiter.scope());
+                if waiter.transaction.is_some() {
+                    locks_before.add(waiter.scope());
+                }
                 self.waiting.push_back(waiter);
             }
         }
@@ -135,7 +203,26 @@ impl<W> Locks<W> {
     fn take(&mut self, transaction: TransactionId, scope: Scope<'_>) {
         match scope {
             Scope::All => self.all = Some(transaction),
-            Scope::Keys(keys) => self.held.extend(keys.iter().map(|&key| (key, transaction))),
+            Scope::Keys(keys) => {
+                self.held.extend(keys.iter().map(|&key| (key, transaction)));
+                self.holdings.insert(transaction, keys.to_vec());
+            }
+        }
+    }
+
+    fn count_waiter(&mut self, waiter: &Waiter<W>, is_new: bool) {
+        if waiter.all {
+            self.waiting_all = if is_new { self.waiting_all + 1 } else { self.waiting_all - 1 };
+        }
+        for &key in &waiter.keys {
+            if is_new {
+                *self.waiting_keys.entry(key).or_insert(0) += 1;
+            } else if let EntryRef::Occupied(mut count) = self.waiting_keys.entry_ref(&key) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
         }
     }
 
@@ -150,7 +237,7 @@ impl<W> Locks<W> {
             Scope::All => (&[], true),
         };
         let of_keys = keys.iter().filter_map(|key| self.held.get(key).copied());
-        let of_all = self.held.values().copied().filter(move |_| everything);
+        let of_all = self.holdings.keys().copied().filter(move |_| everything);
         self.all.into_iter().chain(of_keys).chain(of_all)
     }
 }
@@ -158,13 +245,6 @@ impl<W> Locks<W> {
 /// The keys are hashes already, of a secret seed; fixed seeds keep the simulator's runs equal.
 fn hash_state() -> ahash::RandomState {
     ahash::RandomState::with_seeds(1, 2, 3, 4)
-}
-
-fn overlap(a: Scope<'_>, b: Scope<'_>) -> bool {
-    match (a, b) {
-        (Scope::Keys(a), Scope::Keys(b)) => a.iter().any(|key| b.contains(key)),
-        _ => true,
-    }
 }
 
 #[cfg(test)]
@@ -217,5 +297,22 @@ mod tests {
         assert_eq!(locks.release(TransactionId(2)), [1]);
         assert_eq!(locks.release(TransactionId(1)), [2]);
         assert!(!locks.is_active());
+    }
+
+    #[test]
+    fn a_lock_request_never_waits_behind_a_single_request() {
+        let mut locks = Locks::<&str>::default();
+        let (third, second, first) = (TransactionId(3), TransactionId(2), TransactionId(1));
+        assert_eq!(locks.lock(third, Scope::Keys(&[key(1)])), Grant::Granted);
+        locks.park(Scope::Keys(&[key(1), key(2)]), None, "single");
+        assert_eq!(locks.lock(second, Scope::Keys(&[key(1)])), Grant::Wait);
+        locks.park(Scope::Keys(&[key(1)]), Some(second), "second");
+        assert_eq!(locks.lock(first, Scope::Keys(&[key(2)])), Grant::Granted);
+        // The single request still waits for the first; the second must not wait for it.
+        assert_eq!(locks.release(third), ["second"]);
+        assert!(locks.release(second).is_empty());
+        assert_eq!(locks.release(first), ["single"]);
+        assert!(!locks.is_active());
+        assert_eq!(locks.counts(), (0, 0));
     }
 }

@@ -1,55 +1,58 @@
 //! Batches from other cores, and from this core to itself.
 
+use std::collections::VecDeque;
+
 use duva_net::io::Io;
 
 use super::{
     Core,
     batch::{Batch, Locking, Message, Packed, Work},
-    node::view,
+    connection::State,
+    node::{BATCH_BYTES_MAX, view},
     request::Request,
 };
 
 /// Batches on their way in, and empty ones to swap for them.
 #[derive(Default)]
 pub(super) struct Mail {
-    arrived: Vec<(usize, Batch)>,
+    arrived: VecDeque<(usize, Batch)>,
     spare: Vec<Batch>,
     /// Whether a batch could not be published for want of a free place.
     unpublished: bool,
 }
 
 impl Mail {
-    /// Whether a batch waits to be published.
-    pub(super) fn has_unpublished(&self) -> bool {
-        self.unpublished
+    /// Whether a batch waits to be published, or to be served.
+    pub(super) fn has_work(&self) -> bool {
+        self.unpublished || !self.arrived.is_empty()
     }
 }
 
 impl<I: Io> Core<I> {
     /// Takes everything that other cores have sent.
     pub(super) fn take_mail(&mut self) {
-        if !self.node.mesh.has_mail() {
+        if self.node.mesh.has_mail() {
+            let Mail { arrived, spare, .. } = &mut self.mail;
+            self.node.mesh.receive(|from, batch| {
+                let mut taken = spare.pop().unwrap_or_default();
+                std::mem::swap(&mut taken, batch);
+                arrived.push_back((from, taken));
+            });
+        }
+        if self.mail.arrived.is_empty() {
             return;
         }
-        let mut mail = std::mem::take(&mut self.mail);
-        let Mail { arrived, spare, .. } = &mut mail;
-        self.node.mesh.receive(|from, batch| {
-            let mut taken = spare.pop().unwrap_or_default();
-            std::mem::swap(&mut taken, batch);
-            arrived.push((from, taken));
-        });
-        for (from, mut batch) in mail.arrived.drain(..) {
-            self.take_batch(from, &mut batch);
-            batch.clear();
-            mail.spare.push(batch);
-        }
-        self.mail = mail;
-        // Replies made room.
-        for token in std::mem::take(&mut self.held_back) {
-            if let Some(connection) = self.connections.get_mut(token) {
-                Self::mark_ready(connection, &mut self.ready);
+        // A batch that stops (its replies fill a batch of their own) goes on in the next turn, before the later ones.
+        while let Some((from, mut batch)) = self.mail.arrived.pop_front() {
+            if !self.take_batch(from, &mut batch) {
+                self.mail.arrived.push_front((from, batch));
+                break;
             }
+            batch.clear();
+            self.mail.spare.push(batch);
         }
+        // Replies made room.
+        self.end_hold_back();
     }
 
     /// Publishes this turn's batches.
@@ -61,19 +64,37 @@ impl<I: Io> Core<I> {
             io.wake(core);
         });
         self.mail.unpublished = !all_sent;
+        if all_sent && self.node.has_room_everywhere() {
+            // Full batches left, so there is room. Where too much is outstanding, replies will come and make some.
+            self.end_hold_back();
+        }
     }
 
-    fn take_batch(&mut self, from: usize, batch: &mut Batch) {
+    fn end_hold_back(&mut self) {
+        for token in std::mem::take(&mut self.held_back) {
+            if let Some(connection) = self.connections.get_mut(token) {
+                connection.state.remove(State::HELD_BACK);
+                Self::mark_ready(connection, &mut self.ready);
+            }
+        }
+    }
+
+    /// Serves the messages of `batch` from the first unserved one on; returns whether all are served.
+    fn take_batch(&mut self, from: usize, batch: &mut Batch) -> bool {
         self.node.prefetch(batch);
         let mut messages = std::mem::take(&mut batch.messages);
-        for message in messages.drain(..) {
+        let mut served = 0;
+        let count = messages.len();
+        while served < count && self.node.mesh.outgoing(from).replies.len() < BATCH_BYTES_MAX {
+            let message = std::mem::take(&mut messages[served]);
+            served += 1;
             match message {
                 Message::Request { token, sequence, packed } => {
                     self.node.serve(from, token, sequence, &mut view(batch, &packed));
                 }
                 Message::Reply { token, sequence, bytes } => {
                     self.node.outstanding[from] -= 1;
-                    self.complete(token, sequence, &batch.bytes[bytes], false);
+                    self.complete(token, sequence, &batch.replies[bytes], false);
                 }
                 Message::Part { gather, locking, work: Work::Admin(request), .. } => {
                     debug_assert!(locking == Locking::None);
@@ -88,12 +109,15 @@ impl<I: Io> Core<I> {
                     self.node.take_part(from, gather, locking, work, request);
                 }
                 Message::PartReply { gather, answer, bytes } => {
-                    self.node.take_answer(from, gather, answer, &batch.bytes[bytes]);
+                    self.node.take_answer(from, gather, answer, &batch.replies[bytes]);
                 }
                 Message::Release(transaction) => self.node.release(transaction),
                 Message::Connection { socket, is_unix } => self.adopt(socket, is_unix),
+                Message::Served => panic!("a message is served once"),
             }
         }
+        messages.drain(..served);
         batch.messages = messages;
+        batch.messages.is_empty()
     }
 }

@@ -72,8 +72,10 @@ pub struct Core<I: Io> {
     starved: Vec<Token>,
     /// Empty output buffers.
     spare_outputs: Vec<Vec<u8>>,
-    /// Bytes of all sends under way.
-    sending_bytes: usize,
+    /// Unread replies of all connections, in bytes, as of their last flush.
+    unread_bytes: usize,
+    /// The smallest limit of unread replies in force.
+    output_limit_bytes: u64,
     parsed: Parsed,
     arrivals: Vec<Arrival<I::Buffer>>,
     mail: mail::Mail,
@@ -96,7 +98,8 @@ impl<I: Io> Core<I> {
             held_back: Vec::new(),
             starved: Vec::new(),
             spare_outputs: Vec::new(),
-            sending_bytes: 0,
+            unread_bytes: 0,
+            output_limit_bytes: u64::MAX,
             parsed: Parsed::default(),
             arrivals: Vec::new(),
             mail: mail::Mail::default(),
@@ -105,6 +108,7 @@ impl<I: Io> Core<I> {
             is_stopping: false,
         };
         this.read_clock();
+        this.set_output_limit();
         for listener in 0..listener_count {
             this.io.accept(listener);
         }
@@ -210,7 +214,7 @@ impl<I: Io> Core<I> {
 
     /// How long the next turn may wait, given what is left to do.
     fn plan_wait(&mut self, spin_rounds: u32) -> Wait {
-        if !self.ready.is_empty() || self.node.has_work() || self.mail.has_unpublished() {
+        if !self.ready.is_empty() || self.node.has_work() || self.mail.has_work() {
             return Wait::Poll;
         }
         let node = &mut self.node;
@@ -274,8 +278,8 @@ impl<I: Io> Core<I> {
             }
             Err(errno) => {
                 tracing::warn!("accepting a connection: {}", std::io::Error::from_raw_os_error(errno));
-                // Out of descriptors, memory or the like: trying again at once would only burn time.
-                rest = true;
+                // Out of descriptors or memory: trying again at once would only burn time.
+                rest = matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM);
             }
         }
         if !armed && !self.is_stopping {
@@ -312,6 +316,8 @@ impl<I: Io> Core<I> {
             output: Vec::new(),
             replies: Default::default(),
             sending_bytes: 0,
+            counted_bytes: 0,
+            remote_window: connection::REMOTE_WINDOW_FIRST,
             soft_limit_since_ns: None,
             created_ms: now_ms,
             active_ms: now_ms,

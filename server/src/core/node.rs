@@ -15,7 +15,7 @@ use super::{
     gather::Gathers,
     locks::{Grant, Locks, Scope, TransactionId},
     replies::Sequence,
-    request::{OwnedRequest, Request},
+    request::{Large, OwnedRequest, Request},
     stats::Stats,
 };
 use crate::config::Config;
@@ -24,7 +24,7 @@ use crate::config::Config;
 const OUTSTANDING_MAX: u32 = 8192;
 
 /// Bytes of requests that one batch may hold before connections wait.
-const BATCH_BYTES_MAX: usize = 4 << 20;
+pub(super) const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// Who asked for a piece of work.
 #[derive(Clone, Copy)]
@@ -208,11 +208,16 @@ impl Node {
         self.outstanding[core] < OUTSTANDING_MAX && self.mesh.outgoing(core).bytes.len() < BATCH_BYTES_MAX
     }
 
+    /// Whether too much is outstanding nowhere.
+    pub fn has_room_everywhere(&self) -> bool {
+        self.outstanding.iter().all(|&count| count < OUTSTANDING_MAX)
+    }
+
     /// Sends `request` to `core`, which owns all its keys.
     pub fn forward(&mut self, core: usize, request: &mut Request<'_>, token: Token, sequence: Sequence) {
         self.outstanding[core] += 1;
         let batch = self.mesh.outgoing(core);
-        let packed = batch.pack(request);
+        let packed = batch.pack(request, Large::Move);
         batch.messages.push(Message::Request { token, sequence, packed });
     }
 
@@ -285,16 +290,16 @@ impl Node {
             Origin::Connection { token, sequence } => self.deliver(token, sequence, reply, true),
             Origin::Core { core, token, sequence } => {
                 let batch = self.mesh.outgoing(core);
-                let start = batch.bytes.len();
-                batch.bytes.extend_from_slice(reply);
-                let bytes = start..batch.bytes.len();
+                let start = batch.replies.len();
+                batch.replies.extend_from_slice(reply);
+                let bytes = start..batch.replies.len();
                 batch.messages.push(Message::Reply { token, sequence, bytes });
             }
             Origin::Gather { core, gather, release } => {
                 let batch = self.mesh.outgoing(core);
-                let start = batch.bytes.len();
-                batch.bytes.extend_from_slice(reply);
-                let bytes = start..batch.bytes.len();
+                let start = batch.replies.len();
+                batch.replies.extend_from_slice(reply);
+                let bytes = start..batch.replies.len();
                 batch.messages.push(Message::PartReply { gather, answer, bytes });
                 if release {
                     self.release(gather.transaction);
@@ -412,7 +417,7 @@ impl Node {
             || self.executor.has_garbage
     }
 
-    /// Executes the requests of other cores that `batch` holds, prefetching over all of them first.
+    /// Prefetches for all requests of a batch, before the first is executed.
     pub fn prefetch(&self, batch: &Batch) {
         let shards = &self.executor.shards;
         let keys = || {
@@ -440,12 +445,12 @@ impl Node {
         else {
             panic!("{} does not travel as a request", request.command.name)
         };
-        let mut output = std::mem::take(&mut self.mesh.outgoing(core).bytes);
+        let mut output = std::mem::take(&mut self.mesh.outgoing(core).replies);
         let start = output.len();
         let submitted = self.submit(origin, handler, request, &mut output);
         let bytes = start..output.len();
         let batch = self.mesh.outgoing(core);
-        batch.bytes = output;
+        batch.replies = output;
         if submitted == Submitted::Done {
             batch.messages.push(Message::Reply { token, sequence, bytes });
         }

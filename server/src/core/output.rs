@@ -7,7 +7,7 @@ use duva_net::io::{Io, Token};
 
 use super::{
     Core,
-    connection::{Connection, State},
+    connection::{Connection, REMOTE_WINDOW_MAX, State},
     replies::Sequence,
 };
 
@@ -16,10 +16,13 @@ pub(super) const CHOKE_BYTES_MIN: usize = 1 << 20;
 
 /// Unread replies past which a connection never does. Clients that send a whole pipeline before they read its replies
 /// are served as long as these fit.
-const CHOKE_BYTES_MAX: usize = 64 << 20;
+const CHOKE_BYTES_MAX: usize = 32 << 20;
 
 /// Unread replies of all connections past which [`CHOKE_BYTES_MIN`] is the limit for each.
 const CHOKE_BYTES_TOTAL: usize = 256 << 20;
+
+/// Replies of other cores larger than this are asked for a few at a time.
+const LARGE_REPLY_BYTES: usize = 64 << 10;
 
 /// Capacity that an output buffer keeps between uses.
 const KEPT_OUTPUT_BYTES: usize = 64 << 10;
@@ -38,7 +41,7 @@ impl<I: Io> Core<I> {
 
     /// Whether a connection has too many unread replies to execute more.
     pub(super) fn is_choked(&mut self, token: Token) -> bool {
-        let total = self.sending_bytes;
+        let total = self.unread_bytes;
         self.connections.get_mut(token).is_some_and(|connection| {
             let unread = connection.output_bytes();
             unread > CHOKE_BYTES_MAX || (unread > CHOKE_BYTES_MIN && total > CHOKE_BYTES_TOTAL)
@@ -55,8 +58,15 @@ impl<I: Io> Core<I> {
                 self.finish_closing(token);
                 continue;
             }
+            let unread = connection.output_bytes();
+            self.unread_bytes = self.unread_bytes + unread - connection.counted_bytes;
+            connection.counted_bytes = unread;
+            if unread as u64 > self.output_limit_bytes && self.is_past_output_limit(token) {
+                self.close(token);
+                continue;
+            }
+            let Some(connection) = self.connections.get_mut(token) else { continue };
             if connection.state.any(State::SENDING) {
-                self.check_output_limit(token);
                 continue;
             }
             if connection.output.is_empty() {
@@ -66,7 +76,6 @@ impl<I: Io> Core<I> {
             let output = std::mem::take(&mut connection.output);
             connection.state.insert(State::SENDING);
             connection.sending_bytes = output.len();
-            self.sending_bytes += output.len();
             let socket = connection.socket;
             self.io.send(token, socket, output, 0);
         }
@@ -78,7 +87,8 @@ impl<I: Io> Core<I> {
     /// Closes a connection that has nothing left to do and was to close then.
     fn end_if_done(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        let is_quiet = connection.replies.is_empty() && !connection.state.any(State::READY.and(State::FENCED));
+        let waits = State::READY.and(State::FENCED).and(State::HELD_BACK);
+        let is_quiet = connection.replies.is_empty() && !connection.state.any(waits);
         let is_last = connection.state.any(State::CLOSE_AFTER_REPLY.and(State::END_OF_INPUT));
         if is_quiet && is_last {
             self.close(token);
@@ -90,19 +100,24 @@ impl<I: Io> Core<I> {
         match result {
             Ok(sent) if sent < connection.sending_bytes && sent > 0 => {
                 self.node.stats.output_bytes += sent as u64;
-                self.sending_bytes -= sent;
+                connection.active_ms = self.node.executor.now_ms;
                 connection.sending_bytes -= sent;
                 let offset = buffer.len() - connection.sending_bytes;
                 let socket = connection.socket;
                 self.io.send(token, socket, buffer, offset);
                 return;
             }
-            Ok(sent) => self.node.stats.output_bytes += sent as u64,
+            Ok(sent) => {
+                self.node.stats.output_bytes += sent as u64;
+                connection.active_ms = self.node.executor.now_ms;
+            }
             Err(_) => {}
         }
         connection.state.remove(State::SENDING);
-        self.sending_bytes -= connection.sending_bytes;
         connection.sending_bytes = 0;
+        let unread = connection.output_bytes();
+        self.unread_bytes = self.unread_bytes + unread - connection.counted_bytes;
+        connection.counted_bytes = unread;
         buffer.clear();
         if buffer.capacity() <= KEPT_OUTPUT_BYTES && self.spare_outputs.len() < KEPT_OUTPUTS {
             self.spare_outputs.push(buffer);
@@ -114,7 +129,6 @@ impl<I: Io> Core<I> {
         if connection.state.any(State::CLOSING) {
             return self.finish_closing(token);
         }
-        connection.soft_limit_since_ns = None;
         if !connection.output.is_empty() || connection.state.any(State::CLOSE_AFTER_REPLY.and(State::END_OF_INPUT)) {
             Self::mark_dirty(connection, &mut self.dirty);
         }
@@ -123,15 +137,14 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// Closes a connection whose unread replies exceed its class's limit.
-    fn check_output_limit(&mut self, token: Token) {
+    /// Whether a connection's unread replies exceed its class's limit, or have exceeded the soft one for too long.
+    fn is_past_output_limit(&mut self, token: Token) -> bool {
         let now_ns = self.clock.monotonic_ns;
         let limit = self.node.config.output_buffer_limits.normal;
-        let Some(connection) = self.connections.get_mut(token) else { return };
+        let Some(connection) = self.connections.get_mut(token) else { return false };
         let unread = connection.output_bytes() as u64;
         let is_past_hard = limit.hard_bytes > 0 && unread > limit.hard_bytes;
-        let is_past_soft = limit.soft_bytes > 0 && unread > limit.soft_bytes;
-        if is_past_soft {
+        if limit.soft_bytes > 0 && unread > limit.soft_bytes {
             connection.soft_limit_since_ns.get_or_insert(now_ns);
         } else {
             connection.soft_limit_since_ns = None;
@@ -141,8 +154,15 @@ impl<I: Io> Core<I> {
         if is_past_hard || is_soft_over {
             tracing::warn!(id = connection.id, unread, "closing a client past client-output-buffer-limit");
             self.node.stats.output_limit_closed += 1;
-            self.close(token);
         }
+        is_past_hard || is_soft_over
+    }
+
+    /// Unread replies up to which no limit needs to be looked at.
+    pub(super) fn set_output_limit(&mut self) {
+        let limit = self.node.config.output_buffer_limits.normal;
+        let smallest = [limit.hard_bytes, limit.soft_bytes].into_iter().filter(|&bytes| bytes > 0).min();
+        self.output_limit_bytes = smallest.unwrap_or(u64::MAX);
     }
 
     /// Ends a connection: nothing more is executed or sent, and it is freed after its last completion.
@@ -166,6 +186,7 @@ impl<I: Io> Core<I> {
             return;
         }
         self.io.close(connection.socket);
+        self.unread_bytes -= connection.counted_bytes;
         self.connections.remove(token);
         self.node.shared.forget_client(self.node.core);
     }
@@ -181,7 +202,13 @@ impl<I: Io> Core<I> {
             connection.state.remove(State::FENCED.and(State::WAITING));
         }
         Self::mark_dirty(connection, &mut self.dirty);
-        let goes_on = ends_fence || connection.replies.is_empty();
+        if !ends_fence {
+            // Large replies of other cores are asked for a few at a time.
+            let window = connection.remote_window;
+            connection.remote_window =
+                if reply.len() > LARGE_REPLY_BYTES { (window / 2).max(8) } else { (window + 1).min(REMOTE_WINDOW_MAX) };
+        }
+        let goes_on = ends_fence || connection.replies.len() <= connection.remote_window / 2;
         if goes_on && connection.can_execute() && (!connection.input.is_empty() || connection.stalled.is_some()) {
             Self::mark_ready(connection, &mut self.ready);
         }

@@ -65,27 +65,26 @@ impl Request<'_> {
     pub fn to_owned(&mut self) -> OwnedRequest {
         let mut bytes = Vec::new();
         let mut large = Vec::new();
-        let ranges = copy_arguments(self, 0..self.ranges.len(), &mut bytes, &mut large);
+        let mut ranges = Vec::new();
+        copy_arguments(self, 0..self.ranges.len(), Large::Move, &mut bytes, &mut large, &mut ranges);
         OwnedRequest { command: self.command, bytes, ranges, keys: self.keys.to_vec(), large, mode: self.mode }
     }
 }
 
-/// Appends arguments of `request` to `bytes` and `large`, and returns where they are. Large arguments move.
+/// What becomes of large arguments when a request is copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Large {
+    /// They move: the request is not needed again.
+    Move,
+    /// They are copied: the request may be sent again.
+    Copy,
+}
+
+/// Appends arguments of `request` to `bytes` and `large`, and where they are to `ranges`.
 pub fn copy_arguments(
     request: &mut Request<'_>,
     arguments: impl Iterator<Item = usize>,
-    bytes: &mut Vec<u8>,
-    large: &mut Vec<Vec<u8>>,
-) -> Vec<ArgumentRange> {
-    let mut ranges = Vec::new();
-    copy_arguments_to(request, arguments, bytes, large, &mut ranges);
-    ranges
-}
-
-/// As [`copy_arguments`], into an array of ranges that exists.
-pub fn copy_arguments_to(
-    request: &mut Request<'_>,
-    arguments: impl Iterator<Item = usize>,
+    how: Large,
     bytes: &mut Vec<u8>,
     large: &mut Vec<Vec<u8>>,
     ranges: &mut Vec<ArgumentRange>,
@@ -94,10 +93,11 @@ pub fn copy_arguments_to(
         let (offset, length) = request.ranges[index];
         if offset == LARGE_ARGUMENT {
             ranges.push((LARGE_ARGUMENT, large.len() as u32));
-            large.push(std::mem::take(&mut request.large[length as usize]));
+            let argument = &mut request.large[length as usize];
+            large.push(if how == Large::Move { std::mem::take(argument) } else { argument.clone() });
         } else {
-            ranges.push((bytes.len() as u32, length));
-            bytes.extend_from_slice(&request.bytes[offset as usize..(offset + length) as usize]);
+            ranges.push((u32::try_from(bytes.len()).expect("a batch is far below 4 GiB"), length));
+            bytes.extend_from_slice(&request.bytes[offset as usize..offset as usize + length as usize]);
         }
     }
 }
@@ -137,18 +137,6 @@ impl OwnedRequest {
             keys: &self.keys,
             large: &mut self.large,
             mode: self.mode,
-        }
-    }
-
-    /// Moves keys that are large arguments to the other bytes, so that they stay when the request is sent in parts.
-    pub fn inline_keys(&mut self) {
-        for position in self.command.keys.positions(self.ranges.len()) {
-            let (offset, number) = self.ranges[position];
-            if offset == LARGE_ARGUMENT {
-                let key = std::mem::take(&mut self.large[number as usize]);
-                self.ranges[position] = (self.bytes.len() as u32, key.len() as u32);
-                self.bytes.extend_from_slice(&key);
-            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use duva_net::io::{Io, Token};
 
-use super::{Core, EXPIRE_BUDGET, replies::Sequence};
+use super::{Core, EXPIRE_BUDGET, connection::State, replies::Sequence};
 
 /// How often idle connections and soft limits are looked at.
 pub(super) const CRON_NS: u64 = 1_000_000_000;
@@ -60,6 +60,16 @@ impl<I: Io> Core<I> {
         }
         if self.node.executor.has_garbage {
             self.node.executor.reclaim(EXPIRE_BUDGET);
+        }
+        if !self.node.waits.is_empty() && self.timers.heap.len() > 1024 + 2 * self.connections.count() {
+            // Clients that went away left theirs.
+            let connections = &mut self.connections;
+            self.timers.heap.retain(|Reverse((_, timer))| match *timer {
+                Timer::WaitEnd { index, generation, .. } => {
+                    connections.get_mut(Token { index, generation }).is_some_and(|it| it.state.any(State::WAITING))
+                }
+                _ => true,
+            });
         }
         for (token, sequence, timeout_ms) in self.node.waits.drain(..) {
             let at_ns = self.clock.monotonic_ns.saturating_add(timeout_ms.saturating_mul(1_000_000));

@@ -11,12 +11,12 @@ use crate::support::process::ServerOptions;
 use crate::support::resp;
 
 /// What the server may hold for one client that does not read, beyond what the kernel holds.
-const UNREAD_GROWN_BYTES_MAX: u64 = 128 << 20;
+const UNREAD_GROWN_BYTES_MAX: u64 = 192 << 20;
 
 #[test]
 fn a_million_commands_without_reading_a_reply() {
     const COMMANDS: usize = 1_000_000;
-    const VALUE_BYTES: usize = 250;
+    const VALUE_BYTES: usize = 1000;
     let server = ServerOptions::duva(2).tcp().start();
     let calm = Calm::before(&server);
     for mut client in [server.connect(), server.connect_tcp()] {

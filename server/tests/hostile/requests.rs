@@ -44,7 +44,7 @@ fn ten_thousand_clients_hold_half_a_command_open() {
 
 #[test]
 fn an_announced_bulk_costs_nothing_until_it_arrives() {
-    const CLIENTS: usize = 40;
+    const CLIENTS: usize = 200;
     const GROWN_BYTES_MAX: u64 = 48 << 20;
     let server = ServerOptions::duva(2).start();
     let mut calm = Calm::before(&server);
