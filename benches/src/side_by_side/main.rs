@@ -1,0 +1,112 @@
+//! `side-by-side`: the same work on Duva and its peers, on the same machine in the same minutes.
+//!
+//! How it measures: servers on one CPU and clients on another; rounds that alternate between the servers; the server's
+//! CPU time from the kernel's scheduler statistics, because a client is saturated before a fast server is; medians with
+//! their range, and ratios of paired rounds, because absolute rates move from run to run. `benches/README.md` says what
+//! each mode shows.
+
+mod client;
+mod connection;
+mod expire;
+mod failure;
+mod growth;
+mod memory;
+mod options;
+mod process;
+mod report;
+mod rows;
+mod server;
+mod statistics;
+mod throughput;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use client::Clients;
+use failure::{During, Result};
+use options::{Asked, HELP, Mode, Options};
+use report::Report;
+use server::Kind;
+
+/// What holds for every mode.
+struct Settings {
+    rounds: usize,
+    scale: f64,
+    server_cpu: usize,
+    client_cpu: usize,
+    clients: Clients,
+}
+
+impl Settings {
+    /// The usual `count` by the scale asked for.
+    fn scaled(&self, count: u64) -> u64 {
+        ((count as f64 * self.scale) as u64).max(1)
+    }
+}
+
+fn main() -> ExitCode {
+    let known = Kind::all();
+    let asked = match Asked::parse(std::env::args().skip(1), &known) {
+        Ok(asked) => asked,
+        Err(failure) => {
+            eprintln!("side-by-side: {failure}");
+            return ExitCode::from(2);
+        }
+    };
+    let done = match asked {
+        Asked::Help => print(HELP),
+        Asked::List => print(&list(&known)),
+        Asked::Measure(options) => measure(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("side-by-side: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(options: &Options) -> Result<()> {
+    process::raise_descriptor_limit();
+    process::stay_on(options.client_cpu)?;
+    let settings = Settings {
+        rounds: options.rounds,
+        scale: options.scale,
+        server_cpu: options.server_cpu,
+        client_cpu: options.client_cpu,
+        clients: Clients::on_cpu(options.client_cpu),
+    };
+    let mut report = Report::new(options.output.as_deref())?;
+    let (settings, kinds) = (&settings, options.servers.as_slice());
+    for mode in &options.modes {
+        let report = &mut report;
+        match *mode {
+            Mode::Rows => throughput::run(settings, report, "Side by side", kinds, &options.rows)?,
+            Mode::Cores(cores) => {
+                let kinds = [kinds[0].with_cores(cores), kinds[0].with_cores(1)];
+                throughput::run(settings, report, "Several cores", &kinds, &options.rows)?;
+            }
+            Mode::Memory => memory::keys(settings, report, kinds)?,
+            Mode::Idle => memory::idle(settings, report, kinds)?,
+            Mode::Growth { one_slot } => growth::run(settings, report, kinds, one_slot)?,
+            Mode::Expire => expire::run(settings, report, kinds)?,
+        }
+    }
+    report.finish()
+}
+
+fn list(kinds: &[Kind]) -> String {
+    let rows = rows::all();
+    let row = |row: &rows::Row| format!("{:10} {:10} {}\n", row.name, row.group, row.options(1.0));
+    let server = |kind: &Kind| format!("{:10} {} {}\n", kind.name, kind.program.display(), kind.arguments);
+    let rows: String = rows.iter().map(row).collect();
+    let servers: String = kinds.iter().map(server).collect();
+    format!("ROWS (name, group, the client's options):\n{rows}\nSERVERS:\n{servers}")
+}
+
+fn print(text: &str) -> Result<()> {
+    io::stdout().write_all(text.as_bytes()).during(|| "writing to standard output".into())
+}

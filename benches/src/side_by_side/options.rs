@@ -1,0 +1,207 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use crate::{
+    failure::{Failure, Result},
+    rows::{self, Row},
+    server::Kind,
+};
+
+pub(crate) const HELP: &str = "\
+side-by-side: compares duva-server with redis-server and any other server of the Redis protocol
+
+USAGE:
+    side-by-side [OPTIONS] MODE...
+
+MODES (the rows' throughput, latency and CPU if none is given):
+    --rows NAMES        workloads by name or group, separated by commas; all of them by default (see --list)
+    --cores N           the rows on the first server with one core and with N cores
+    --memory            bytes a key over its payload, with 1M and 10M keys of 16 + 32 bytes
+    --idle              memory and CPU of 10,000 idle connections
+    --growth            slowest replies while the keyspace grows from 0 to 10M keys
+    --growth-tag        the same with all keys under one hash tag, hence in one slot
+    --expire            other traffic while 1M keys expire in the same second, and when their memory is back
+    --all               every mode but --cores
+
+OPTIONS:
+    --servers NAMES     servers by name, the first one being compared with the others  [duva, redis, all in PEER_*]
+    --rounds N          rounds, alternating between the servers                         [9]
+    --scale FACTOR      times the usual number of requests, keys and connections        [1]
+    --server-cpu N      (first) CPU of the servers                                      [0]
+    --client-cpu N      CPU of the clients                                              [1]
+    --output FILE       append the Markdown tables to a file, too
+    --list              print the rows and the servers
+    -h, --help          this text
+
+ENVIRONMENT:
+    DUVA_SERVER, REDIS_SERVER, REDIS_BENCHMARK, DUVA_LOAD    programs to use instead of the usual ones
+    PEER_X=PROGRAM                                           another server, called x
+    PEER_X_ARGS=ARGUMENTS                                    its arguments; {port}, {dir}, {cores}, {cpus} are replaced
+";
+
+/// What is to be measured.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Mode {
+    Rows,
+    Cores(usize),
+    Memory,
+    Idle,
+    Growth { one_slot: bool },
+    Expire,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Options {
+    pub(crate) modes: Vec<Mode>,
+    pub(crate) rows: Vec<Row>,
+    /// At least one; the first one is compared with the others.
+    pub(crate) servers: Vec<Kind>,
+    pub(crate) rounds: usize,
+    pub(crate) scale: f64,
+    pub(crate) server_cpu: usize,
+    pub(crate) client_cpu: usize,
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// What a command line asks for.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Asked {
+    Help,
+    List,
+    Measure(Options),
+}
+
+impl Asked {
+    /// Parses the arguments after the program's name; `known` are the servers there are.
+    pub(crate) fn parse(mut arguments: impl Iterator<Item = String>, known: &[Kind]) -> Result<Self> {
+        let mut options = Options {
+            modes: Vec::new(),
+            rows: rows::all(),
+            servers: known.to_vec(),
+            rounds: 9,
+            scale: 1.0,
+            server_cpu: 0,
+            client_cpu: 1,
+            output: None,
+        };
+        let mut rows_named = false;
+        while let Some(option) = arguments.next() {
+            let mut value = || {
+                arguments.next().ok_or_else(|| Failure::new(format!("{option} needs a value; see --help")))
+            };
+            match option.as_str() {
+                "-h" | "--help" => return Ok(Self::Help),
+                "--list" => return Ok(Self::List),
+                "--rows" => {
+                    rows_named = true;
+                    options.rows = rows::select(value()?.split(',')).map_err(|name| {
+                        Failure::new(format!("--rows: there is no row {name}; see --list"))
+                    })?;
+                }
+                "--cores" => options.modes.push(Mode::Cores(at_least(&option, &value()?, 1)?)),
+                "--memory" => options.modes.push(Mode::Memory),
+                "--idle" => options.modes.push(Mode::Idle),
+                "--growth" => options.modes.push(Mode::Growth { one_slot: false }),
+                "--growth-tag" => options.modes.push(Mode::Growth { one_slot: true }),
+                "--expire" => options.modes.push(Mode::Expire),
+                "--all" => options.modes.extend([
+                    Mode::Rows,
+                    Mode::Memory,
+                    Mode::Idle,
+                    Mode::Growth { one_slot: false },
+                    Mode::Growth { one_slot: true },
+                    Mode::Expire,
+                ]),
+                "--servers" => options.servers = select(known, &value()?)?,
+                "--rounds" => options.rounds = at_least(&option, &value()?, 1)?,
+                "--scale" => options.scale = at_least(&option, &value()?, 0.000_001)?,
+                "--server-cpu" => options.server_cpu = at_least(&option, &value()?, 0)?,
+                "--client-cpu" => options.client_cpu = at_least(&option, &value()?, 0)?,
+                "--output" => options.output = Some(value()?.into()),
+                _ => return Err(Failure::new(format!("unknown option {option}; see --help"))),
+            }
+        }
+        let has_rows = options.modes.iter().any(|mode| matches!(mode, Mode::Rows | Mode::Cores(_)));
+        if options.modes.is_empty() || (rows_named && !has_rows) {
+            options.modes.insert(0, Mode::Rows);
+        }
+        Ok(Self::Measure(options))
+    }
+}
+
+fn select(known: &[Kind], names: &str) -> Result<Vec<Kind>> {
+    names
+        .split(',')
+        .map(|name| {
+            known.iter().find(|kind| kind.name == name).cloned().ok_or_else(|| {
+                Failure::new(format!(
+                    "--servers: {name} is not known; name its program in PEER_{}",
+                    name.to_uppercase()
+                ))
+            })
+        })
+        .collect()
+}
+
+fn at_least<T: std::str::FromStr + PartialOrd + std::fmt::Display>(
+    option: &str,
+    value: &str,
+    min: T,
+) -> Result<T> {
+    match value.parse::<T>() {
+        Ok(number) if number >= min => Ok(number),
+        _ => Err(Failure::new(format!("{option} must be a number of at least {min}, not {value}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds() -> Vec<Kind> {
+        ["duva", "redis", "kevy"]
+            .map(|name| Kind { name: name.into(), program: name.into(), arguments: String::new(), cores: 1 })
+            .into()
+    }
+
+    fn options(line: &str) -> Options {
+        match Asked::parse(line.split_whitespace().map(str::to_owned), &kinds()) {
+            Ok(Asked::Measure(options)) => options,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn without_a_mode_the_rows_are_measured() {
+        let options = options("--servers redis,kevy --rounds 3");
+        assert_eq!((options.modes, options.rounds), (vec![Mode::Rows], 3));
+        assert_eq!(options.rows, rows::all());
+        assert_eq!(
+            options.servers.iter().map(|kind| kind.name.as_str()).collect::<Vec<_>>(),
+            ["redis", "kevy"]
+        );
+    }
+
+    #[test]
+    fn modes_add_up() {
+        assert_eq!(options("--memory --idle").modes, [Mode::Memory, Mode::Idle]);
+        assert_eq!(options("--memory --rows get-p1").modes, [Mode::Rows, Mode::Memory]);
+        let cores = options("--cores 2 --rows get-p1");
+        assert_eq!((cores.modes, cores.rows.len()), (vec![Mode::Cores(2)], 1));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (line, named) in [
+            ("--servers duva,x", "PEER_X"),
+            ("--rows get-p2", "get-p2"),
+            ("--rounds 0", "--rounds"),
+            ("--scale", "--scale"),
+            ("fast", "fast"),
+        ] {
+            let error = Asked::parse(line.split_whitespace().map(str::to_owned), &kinds()).unwrap_err();
+            assert!(error.to_string().contains(named), "{line}: {error}");
+        }
+    }
+}

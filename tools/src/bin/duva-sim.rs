@@ -1,0 +1,124 @@
+//! The simulator's command line: runs seeds and says what failed.
+//!
+//! ```text
+//! duva-sim --seeds 1000 --first 0     # many seeds
+//! duva-sim --seed 17 --verbose        # one, with everything that happens
+//! ```
+
+#[path = "../sim/mod.rs"]
+mod sim;
+
+use std::{
+    process::{self, Command, ExitCode},
+    time::Instant,
+};
+
+const USAGE: &str = "usage: duva-sim [--seeds COUNT] [--first SEED] [--seed SEED [--verbose]]";
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Options {
+    first: u64,
+    count: u64,
+    /// Whether notes are kept, and whether they are printed as they are made.
+    is_traced: bool,
+    is_verbose: bool,
+}
+
+fn main() -> ExitCode {
+    let options = match parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("{error}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let began = Instant::now();
+    let mut total = sim::Summary::default();
+    for seed in options.first..options.first.saturating_add(options.count) {
+        sim::trace::begin(options.is_traced, options.is_verbose);
+        let is_traced = options.is_traced;
+        std::panic::set_hook(Box::new(move |panic| report_panic(seed, is_traced, &panic.to_string())));
+        match sim::run(seed, None) {
+            Ok(summary) => total.add(&summary),
+            Err(failure) if is_traced => {
+                print_trace(&failure.trace);
+                println!("seed {} failed: {}", failure.seed, failure.reason);
+                return ExitCode::FAILURE;
+            }
+            Err(_) => return replay(seed),
+        }
+    }
+    println!("{} seeds passed in {:.1} s: {total:?}", options.count, began.elapsed().as_secs_f64());
+    ExitCode::SUCCESS
+}
+
+fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
+    let mut options = Options { first: 0, count: 100, is_traced: false, is_verbose: false };
+    let mut arguments = arguments.peekable();
+    while let Some(name) = arguments.next() {
+        let mut number = || {
+            let text = arguments.next().ok_or_else(|| format!("{name} needs a number"))?;
+            text.parse::<u64>().map_err(|_| format!("{name}: not a number: {text}"))
+        };
+        match name.as_str() {
+            "--seeds" => options.count = number()?,
+            "--first" => options.first = number()?,
+            "--seed" => {
+                options.first = number()?;
+                options.count = 1;
+                options.is_traced = true;
+            }
+            "--verbose" => {
+                options.is_traced = true;
+                options.is_verbose = true;
+            }
+            _ => return Err(format!("unknown argument {name}")),
+        }
+    }
+    Ok(options)
+}
+
+/// Runs a seed that failed once more, in a process of its own, for the trace that the first run did not keep.
+fn replay(seed: u64) -> ExitCode {
+    let status = std::env::current_exe()
+        .and_then(|program| Command::new(program).args(["--seed", &seed.to_string()]).status());
+    match status {
+        Ok(status) if !status.success() => {}
+        Ok(_) => println!("seed {seed} failed, but not when it was replayed: something is not from the seed"),
+        Err(error) => println!("seed {seed} failed, and could not be replayed: {error}"),
+    }
+    ExitCode::FAILURE
+}
+
+/// A core that breaks an invariant panics, which is a failure like any other.
+fn report_panic(seed: u64, is_traced: bool, panic: &str) {
+    if is_traced {
+        print_trace(&sim::trace::take());
+        println!("seed {seed} failed: {panic}");
+    } else {
+        replay(seed);
+    }
+    process::exit(1);
+}
+
+fn print_trace(notes: &[String]) {
+    for note in notes {
+        println!("{note}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_read() {
+        let parse = |text: &str| parse(text.split_whitespace().map(str::to_owned));
+        let many = parse("--seeds 7 --first 3").unwrap();
+        assert_eq!((many.first, many.count, many.is_traced), (3, 7, false));
+        let one = parse("--seed 5 --verbose").unwrap();
+        assert_eq!((one.first, one.count, one.is_traced, one.is_verbose), (5, 1, true, true));
+        assert!(parse("--seed").is_err() && parse("--seed x").is_err() && parse("--other").is_err());
+    }
+}
