@@ -24,6 +24,10 @@ use crate::socket;
 /// How long a turn that wants several completions waits for them before one is enough.
 const BATCH_WAIT_US: u32 = 20;
 
+/// How long a turn that wants one completion beside those of its sends waits for it, before it looks at what is there: a
+/// send may be slow to complete.
+const SEND_WAIT_US: u32 = 200;
+
 /// The group number of the receive buffers.
 const BUFFER_GROUP: u16 = 0;
 
@@ -91,11 +95,11 @@ impl Ring {
         // SAFETY: every buffer an entry points to is owned by `self` (sending, receiving, wake_value) until its
         // completion was reaped, and `Drop` leaks those still under way.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
-            self.enter(0, None);
+            self.enter(0, 0, None);
         }
     }
 
-    fn enter(&mut self, events: u32, timeout: Option<Duration>) {
+    fn enter(&mut self, events: u32, batch_wait_us: u32, timeout: Option<Duration>) {
         if events == 0 {
             let queued = self.ring.submission().len() as u32;
             // SAFETY: no argument is passed. GETEVENTS runs the deferred work that posts completions.
@@ -107,7 +111,7 @@ impl Ring {
         let timespec;
         let mut arguments = SubmitArgs::new();
         if events > 1 {
-            arguments = arguments.min_wait_usec(BATCH_WAIT_US);
+            arguments = arguments.min_wait_usec(batch_wait_us);
         }
         let result = match timeout {
             Some(timeout) => {
@@ -267,10 +271,11 @@ impl Io for Ring {
         assert!(self.next_completion == self.completions.len(), "a turn left completions unread");
         self.buffers.publish();
         match wait {
-            Wait::Poll => self.enter(0, None),
+            Wait::Poll => self.enter(0, 0, None),
             Wait::Block { events, timeout } => {
                 // Sends usually complete while they are submitted; they are no news to wait for.
-                self.enter(if self.can_batch { events + self.sends_queued } else { 1 }, timeout);
+                let wait_us = if events > 1 { BATCH_WAIT_US } else { SEND_WAIT_US };
+                self.enter(if self.can_batch { events + self.sends_queued } else { 1 }, wait_us, timeout);
             }
         }
         self.sends_queued = 0;

@@ -348,6 +348,7 @@ impl<I: Io> Core<I> {
                 self.io.set_keepalive(config.tcp_keepalive_seconds);
                 self.node.configure(config);
                 self.set_output_limit();
+                self.arm_cron();
                 AdminReply::Done
             }
             AdminRequest::ResetStats => {
@@ -422,9 +423,19 @@ impl<I: Io> Core<I> {
         }
     }
 
+    /// Sets the timer for [`Core::cron`], if the configuration needs one and none is set.
+    pub(super) fn arm_cron(&mut self) {
+        let is_needed = self.node.config.idle_timeout_seconds > 0 || self.output_limit_bytes < u64::MAX;
+        if is_needed && !self.has_cron {
+            self.has_cron = true;
+            self.timers.insert(self.clock.monotonic_ns + super::timers::CRON_NS, Timer::Cron);
+        }
+    }
+
     /// Closes idle connections, and those past their soft limit.
     pub(super) fn cron(&mut self) {
-        self.timers.insert(self.clock.monotonic_ns + super::timers::CRON_NS, Timer::Cron);
+        self.has_cron = false;
+        self.arm_cron();
         let timeout_ms = u64::from(self.node.config.idle_timeout_seconds) * 1000;
         let now_ms = self.node.executor.now_ms;
         let mut idle = Vec::new();

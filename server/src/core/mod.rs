@@ -82,6 +82,8 @@ pub struct Core<I: Io> {
     clock: Clock,
     /// Completions of recent turns, which the next wait hopes for.
     batch_target: u32,
+    /// Whether a timer for [`Core::cron`] is set.
+    has_cron: bool,
     is_stopping: bool,
 }
 
@@ -105,6 +107,7 @@ impl<I: Io> Core<I> {
             mail: mail::Mail::default(),
             clock: Clock::default(),
             batch_target: 1,
+            has_cron: false,
             is_stopping: false,
         };
         this.read_clock();
@@ -112,7 +115,7 @@ impl<I: Io> Core<I> {
         for listener in 0..listener_count {
             this.io.accept(listener);
         }
-        this.timers.insert(this.clock.monotonic_ns + timers::CRON_NS, Timer::Cron);
+        this.arm_cron();
         this
     }
 
