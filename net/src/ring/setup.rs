@@ -8,7 +8,7 @@ use std::{
 
 use io_uring::IoUring;
 
-use super::{BUFFER_GROUP, BufferRing, Ring};
+use super::{BUFFER_GROUP, BufferRing, Ring, spin::Spin};
 use crate::socket::Listener;
 
 /// What a ring is made of.
@@ -81,6 +81,7 @@ pub(super) fn new(options: RingOptions) -> Result<Ring, RingError> {
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_coop_taskrun()
+        .setup_taskrun_flag()
         .setup_submit_all()
         .setup_cqsize(options.completion_entries)
         .setup_clamp()
@@ -105,6 +106,7 @@ pub(super) fn new(options: RingOptions) -> Result<Ring, RingError> {
         sends_queued: 0,
         random_state: random_seed().map_err(at("getrandom"))?,
         can_batch,
+        spin: Spin::default(),
     };
     ring.arm_wake();
     Ok(ring)
