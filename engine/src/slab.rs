@@ -1,16 +1,16 @@
 //! Memory for entries: size classes of eight bytes, so that a 56-byte entry takes 56 bytes.
 //!
 //! Every small block lives in a *chunk* of one size class. Chunks are aligned to their size, so a block's
-//! chunk is found by masking its address; chunks are cut from *regions*, which come from the global allocator
-//! in one piece. Pages of a region that no block has touched yet cost address space only. Larger blocks go to the global
-//! allocator directly.
+//! chunk is found by masking its address; chunks come from a [`pool`] that all slabs share. Larger blocks go to the
+//! global allocator directly.
 //!
 //! Invariants:
 //!
 //! - A block's class follows from its size alone, which the caller passes to both `allocate` and `release`.
 //! - A chunk is linked in its class's list exactly while it has room.
-//! - A chunk without blocks goes back to its region, unless it is its class's last one with room; a region without
-//!   chunks goes back to the global allocator.
+//! - A chunk without blocks goes back to the pool, unless it is its class's last one with room.
+
+mod pool;
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::{self, NonNull};
@@ -19,8 +19,6 @@ use std::ptr::{self, NonNull};
 pub(crate) const SLAB_SIZE_MAX: usize = 512;
 
 const CHUNK_BYTES: usize = 32 << 10;
-const REGION_CHUNKS: usize = 32;
-const REGION_BYTES: usize = CHUNK_BYTES * REGION_CHUNKS;
 const CLASS_COUNT: usize = SLAB_SIZE_MAX / 8;
 
 /// Blocks start here: the header has a cache line of its own.
@@ -29,7 +27,7 @@ const BLOCKS_OFFSET: usize = 64;
 /// Sits at the start of each chunk.
 #[repr(C)]
 struct Chunk {
-    /// Neighbours in the list of the class's chunks with room, or of free chunks.
+    /// Neighbours in the list of the class's chunks with room, or of the pool's free chunks.
     previous: *mut Chunk,
     next: *mut Chunk,
     /// Released blocks; each one's first word points to the next.
@@ -40,8 +38,10 @@ struct Chunk {
     live: u32,
     /// Blocks' size in bytes.
     size: u32,
-    /// Index into the slab's regions.
+    /// The pool's number for the region that it was cut from.
     region: u32,
+    /// Where the slab's list of all its chunks has it.
+    number: u32,
 }
 
 const _: () = assert!(size_of::<Chunk>() <= BLOCKS_OFFSET);
@@ -52,25 +52,12 @@ impl Chunk {
     }
 }
 
-/// A piece of memory that chunks are cut from.
-struct Region {
-    base: NonNull<u8>,
-    /// Chunks handed out to a class at present.
-    live: u32,
-    /// Chunks ever cut: those from here on were never touched.
-    cut: u32,
-}
-
 /// The memory of one shard's entries.
 pub(crate) struct Slab {
     /// By class: the first chunk with room.
     partial: [*mut Chunk; CLASS_COUNT],
-    /// Chunks that belong to no class.
-    free_chunks: *mut Chunk,
-    /// `None` where a region was given back.
-    regions: Vec<Option<Region>>,
-    /// The region to cut the next chunk from.
-    newest: usize,
+    /// Every chunk of this slab.
+    chunks: Vec<NonNull<Chunk>>,
     used_bytes: usize,
     live_blocks: usize,
     large_blocks: usize,
@@ -83,9 +70,7 @@ impl Slab {
     pub(crate) fn new() -> Self {
         Self {
             partial: [ptr::null_mut(); CLASS_COUNT],
-            free_chunks: ptr::null_mut(),
-            regions: Vec::new(),
-            newest: 0,
+            chunks: Vec::new(),
             used_bytes: 0,
             live_blocks: 0,
             large_blocks: 0,
@@ -185,7 +170,7 @@ impl Slab {
             }
             if (*chunk).live == 0 && !((*chunk).previous.is_null() && (*chunk).next.is_null()) {
                 unlink(&mut self.partial[class], chunk);
-                self.release_chunk(chunk);
+                self.release_chunk(NonNull::new_unchecked(chunk));
             }
         }
     }
@@ -193,19 +178,12 @@ impl Slab {
     /// Gives `class` one more chunk.
     #[cold]
     fn add_chunk(&mut self, class: usize) {
-        let (chunk, region) = if self.free_chunks.is_null() {
-            self.cut_chunk()
-        } else {
-            let chunk = self.free_chunks;
-            // SAFETY: a listed free chunk is alive and ours.
-            unsafe {
-                unlink(&mut self.free_chunks, chunk);
-                (chunk, (*chunk).region)
-            }
-        };
-        self.regions[region as usize].as_mut().expect("a chunk's region is alive").live += 1;
+        let chunk = pool::take();
+        let number = self.chunks.len() as u32;
+        self.chunks.push(chunk);
         // SAFETY: the chunk is `CHUNK_BYTES` of our memory that no block uses.
         unsafe {
+            let region = chunk.as_ref().region;
             chunk.write(Chunk {
                 previous: ptr::null_mut(),
                 next: ptr::null_mut(),
@@ -214,63 +192,36 @@ impl Slab {
                 live: 0,
                 size: (class as u32 + 1) * 8,
                 region,
+                number,
             });
-            link(&mut self.partial[class], chunk);
+            link(&mut self.partial[class], chunk.as_ptr());
         }
     }
 
-    /// A chunk that was never used, and its region.
-    fn cut_chunk(&mut self) -> (*mut Chunk, u32) {
-        let has_room =
-            |region: &Option<Region>| region.as_ref().is_some_and(|region| region.cut < REGION_CHUNKS as u32);
-        if !self.regions.get(self.newest).is_some_and(has_room) {
-            let region = Region { base: allocate_global(region_layout()), live: 0, cut: 0 };
-            // A vacant number is only looked for once a region: `regions` has one word a MiB.
-            self.newest = self.regions.iter().position(Option::is_none).unwrap_or(self.regions.len());
-            if self.newest == self.regions.len() {
-                self.regions.push(None);
-            }
-            self.regions[self.newest] = Some(region);
-        }
-        let region = self.regions[self.newest].as_mut().expect("the newest region is alive");
-        // SAFETY: fewer than `REGION_CHUNKS` were cut, so the result lies within the region.
-        let chunk = unsafe { region.base.as_ptr().add(region.cut as usize * CHUNK_BYTES) };
-        region.cut += 1;
-        (chunk.cast(), self.newest as u32)
-    }
-
-    /// Returns an unlinked chunk without blocks to its region, and the region if it was the last.
+    /// Returns an unlinked chunk without blocks to the pool.
     ///
     /// # Safety
     /// The chunk is this slab's, has no blocks in use and is in no list.
     #[cold]
-    unsafe fn release_chunk(&mut self, chunk: *mut Chunk) {
-        // SAFETY: as the caller says.
-        let number = unsafe {
-            link(&mut self.free_chunks, chunk);
-            (*chunk).region as usize
-        };
-        let region = self.regions[number].as_mut().expect("a chunk's region is alive");
-        region.live -= 1;
-        if region.live > 0 {
-            return;
+    unsafe fn release_chunk(&mut self, chunk: NonNull<Chunk>) {
+        // SAFETY: as the caller says; chunks in the slab's list are alive.
+        unsafe {
+            let number = chunk.as_ref().number;
+            self.chunks.swap_remove(number as usize);
+            if let Some(moved) = self.chunks.get_mut(number as usize) {
+                moved.as_mut().number = number;
+            }
+            pool::give(chunk);
         }
-        for index in 0..region.cut as usize {
-            // SAFETY: every chunk that was cut has a header, and with none handed out all are in the free list.
-            unsafe { unlink(&mut self.free_chunks, region.base.as_ptr().add(index * CHUNK_BYTES).cast()) };
-        }
-        // SAFETY: the region was allocated with this layout, and nothing points into it any more.
-        unsafe { dealloc(region.base.as_ptr(), region_layout()) };
-        self.regions[number] = None;
     }
 }
 
 impl Drop for Slab {
-    /// Frees the regions, whatever is left in them. Large blocks must have been released before.
+    /// Returns the chunks, whatever is left in them. Large blocks must have been released before.
     fn drop(&mut self) {
-        for region in self.regions.iter().flatten() {
-            // SAFETY: the region was allocated with this layout.
-            unsafe { dealloc(region.base.as_ptr(), region_layout()) };
+        for chunk in self.chunks.drain(..) {
+            // SAFETY: the chunk came from the pool, and its slab's lists are used no more.
+            unsafe { pool::give(chunk) };
         }
     }
 }
@@ -312,11 +263,6 @@ unsafe fn unlink(head: &mut *mut Chunk, chunk: *mut Chunk) {
     }
 }
 
-fn region_layout() -> Layout {
-    const { assert!(REGION_BYTES.is_multiple_of(CHUNK_BYTES) && CHUNK_BYTES.is_power_of_two()) };
-    Layout::from_size_align(REGION_BYTES, CHUNK_BYTES).expect("constant and valid")
-}
-
 fn large_layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).expect("no entry approaches the address space")
 }
@@ -356,10 +302,6 @@ mod tests {
         unsafe { slab.release(block.pointer, block.size) };
     }
 
-    fn regions(slab: &Slab) -> usize {
-        slab.regions.iter().flatten().count()
-    }
-
     #[test]
     fn classes_are_eight_bytes_apart() {
         let mut slab = Slab::new();
@@ -374,14 +316,14 @@ mod tests {
     fn memory_of_free_chunks_returns() {
         let mut slab = Slab::new();
         let blocks: Vec<Block> = (0..100_000).map(|number| allocate(&mut slab, 48, number as u8)).collect();
-        assert!(regions(&slab) >= 100_000 * 48 / REGION_BYTES);
+        assert!(slab.chunks.len() >= 100_000 * 48 / CHUNK_BYTES);
         blocks.into_iter().for_each(|block| release(&mut slab, block));
-        assert_eq!(regions(&slab), 1, "one chunk of the class stays");
+        assert_eq!(slab.chunks.len(), 1, "one chunk of the class stays");
 
         // Chunks of one class serve another.
         let blocks: Vec<Block> = (0..100_000).map(|number| allocate(&mut slab, 96, number as u8)).collect();
         blocks.into_iter().rev().for_each(|block| release(&mut slab, block));
-        assert!(regions(&slab) <= 2);
+        assert!(slab.chunks.len() <= 2);
     }
 
     proptest! {

@@ -244,7 +244,8 @@ pub struct Connections {
 
 struct Place {
     generation: u32,
-    connection: Option<Connection>,
+    /// Boxed, so that the table of many idle connections grows without copying or reserving them.
+    connection: Option<Box<Connection>>,
 }
 
 impl Connections {
@@ -261,7 +262,7 @@ impl Connections {
         });
         let place = &mut self.places[index as usize];
         let token = Token { index, generation: place.generation };
-        place.connection = Some(make(token));
+        place.connection = Some(Box::new(make(token)));
         self.count += 1;
         token
     }
@@ -273,11 +274,11 @@ impl Connections {
         if place.generation != token.generation {
             return None;
         }
-        place.connection.as_mut()
+        place.connection.as_deref_mut()
     }
 
     /// Frees the place of `token`.
-    pub fn remove(&mut self, token: Token) -> Option<Connection> {
+    pub fn remove(&mut self, token: Token) -> Option<Box<Connection>> {
         let place = self.places.get_mut(token.index as usize)?;
         if place.generation != token.generation {
             return None;
@@ -291,11 +292,11 @@ impl Connections {
 
     /// Every connection.
     pub fn iter(&self) -> impl Iterator<Item = &Connection> {
-        self.places.iter().filter_map(|place| place.connection.as_ref())
+        self.places.iter().filter_map(|place| place.connection.as_deref())
     }
 
     /// Every connection.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
-        self.places.iter_mut().filter_map(|place| place.connection.as_mut())
+        self.places.iter_mut().filter_map(|place| place.connection.as_deref_mut())
     }
 }
