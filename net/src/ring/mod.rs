@@ -30,6 +30,9 @@ const BATCH_WAIT_US: u32 = 20;
 /// send may be slow to complete.
 const SEND_WAIT_US: u32 = 200;
 
+/// The most that one receive into private memory waits for: the loop sees large bulks arrive in steps of this size.
+const WHOLE_RECEIVE_BYTES: usize = 256 << 10;
+
 /// The group number of the receive buffers.
 const BUFFER_GROUP: u16 = 0;
 
@@ -225,9 +228,10 @@ impl Io for Ring {
 
     fn receive_into(&mut self, connection: Token, socket: Socket, mut buffer: Vec<u8>, length_max: usize) {
         let spare = buffer.spare_capacity_mut();
-        let length = spare.len().min(length_max).min(1 << 30);
+        let length = spare.len().min(length_max).min(WHOLE_RECEIVE_BYTES);
         assert!(length > 0, "a receive needs room");
         let entry = opcode::Recv::new(Fd(socket.0), spare.as_mut_ptr().cast(), length as u32)
+            .flags(libc::MSG_WAITALL)
             .build()
             .user_data(Kind::ReceiveInto.data(connection));
         let slot = Self::slot(&mut self.receiving, connection);
