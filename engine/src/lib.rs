@@ -23,7 +23,7 @@ mod slab;
 mod table;
 mod wheel;
 
-pub use args::{ArgumentRange, Args, LARGE_ARGUMENT};
+pub use args::{Args, ArgumentRange, LARGE_ARGUMENT};
 pub use call::{Call, Resume, Settings, Step};
 pub use crc16::key_slot;
 pub use entry::{DetachedEntry, EntryRef, Value};

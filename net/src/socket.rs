@@ -140,7 +140,10 @@ pub(crate) fn addresses(descriptor: RawFd) -> (String, String) {
             let stream = std::mem::ManuallyDrop::new(unsafe {
                 std::os::unix::net::UnixStream::from_raw_fd(descriptor)
             });
-            let path = stream.local_addr().ok().and_then(|address| Some(address.as_pathname()?.display().to_string()));
+            let path = stream
+                .local_addr()
+                .ok()
+                .and_then(|address| Some(address.as_pathname()?.display().to_string()));
             let text = format!("{}:0", path.unwrap_or_default());
             (text.clone(), text)
         }

@@ -165,7 +165,8 @@ impl Listeners {
                     reason: startup::UnixSocketRefusal::System(error),
                 })
                 .map_err(|error| error.to_string())?;
-            startup::restrict_unix_socket(path, config.unix_socket_mode).map_err(|error| error.to_string())?;
+            startup::restrict_unix_socket(path, config.unix_socket_mode)
+                .map_err(|error| error.to_string())?;
             by_core[0].push(listener);
         }
         Ok(Self { by_core })
@@ -223,9 +224,8 @@ fn start_cores(
     let mut wakes: Vec<Option<WakeHandle>> = vec![None; cores];
     for result in readies {
         // When one core cannot start, the others end as their channel closes.
-        let (core, wake) = result.map_err(|error| {
-            format!("{}: {}", error.step, startup::explain_ring_refusal(&error.error))
-        })?;
+        let (core, wake) = result
+            .map_err(|error| format!("{}: {}", error.step, startup::explain_ring_refusal(&error.error)))?;
         wakes[core] = Some(wake);
     }
     let wakes: Vec<WakeHandle> = wakes.into_iter().flatten().collect();
@@ -274,7 +274,13 @@ fn run_core(start: Start) {
 }
 
 /// What core `core` knows at start: its share of the shards, all empty.
-pub fn node(core: usize, config: Arc<Config>, shared: Arc<Shared>, endpoint: Endpoint<Batch>, seed: u64) -> Node {
+pub fn node(
+    core: usize,
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    endpoint: Endpoint<Batch>,
+    seed: u64,
+) -> Node {
     let shard_count = usize::from(config.shards);
     let cores = usize::from(config.cores);
     let hasher = Hasher::new(seed);

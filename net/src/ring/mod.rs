@@ -15,10 +15,10 @@ use io_uring::{
     types::{CancelBuilder, Fd, SubmitArgs, Timespec},
 };
 
-pub use buffers::ReceiveBuffer;
 use buffers::BufferRing;
-use spin::{SPIN_NS, Spin};
+pub use buffers::ReceiveBuffer;
 pub use setup::{RingError, RingOptions, WakeHandle};
+use spin::{SPIN_NS, Spin};
 
 use crate::io::{Clock, Event, GENERATION_LIMIT, Io, ReceiveEnd, Socket, Token, Wait};
 use crate::socket;
@@ -163,7 +163,7 @@ impl Ring {
         if found {
             self.enter(0, 0, None);
         }
-        found || self.ring.completion().len() > 0
+        found || !self.ring.completion().is_empty()
     }
 
     /// Takes over what has completed.
@@ -199,7 +199,10 @@ impl Io for Ring {
     type Buffer = ReceiveBuffer;
 
     fn clock(&mut self) -> Clock {
-        Clock { wall_ms: read_clock_ns(libc::CLOCK_REALTIME) / 1_000_000, monotonic_ns: read_clock_ns(libc::CLOCK_BOOTTIME) }
+        Clock {
+            wall_ms: read_clock_ns(libc::CLOCK_REALTIME) / 1_000_000,
+            monotonic_ns: read_clock_ns(libc::CLOCK_BOOTTIME),
+        }
     }
 
     fn random(&mut self) -> u64 {
@@ -221,8 +224,9 @@ impl Io for Ring {
     }
 
     fn receive(&mut self, connection: Token, socket: Socket) {
-        let entry =
-            opcode::RecvMulti::new(Fd(socket.0), BUFFER_GROUP).build().user_data(Kind::Receive.data(connection));
+        let entry = opcode::RecvMulti::new(Fd(socket.0), BUFFER_GROUP)
+            .build()
+            .user_data(Kind::Receive.data(connection));
         self.push(entry);
     }
 
@@ -332,7 +336,8 @@ impl Io for Ring {
             let armed = cqueue::more(flags);
             return Some(match kind {
                 Kind::Receive => {
-                    let leased = cqueue::buffer_select(flags).map(|id| self.buffers.lease(id, result.max(0) as u32));
+                    let leased =
+                        cqueue::buffer_select(flags).map(|id| self.buffers.lease(id, result.max(0) as u32));
                     let result = match (leased, result) {
                         (Some(buffer), 1..) => Ok(buffer),
                         (leased, result) => {

@@ -46,7 +46,9 @@ pub(super) fn quit(connection: &mut Connection) -> Flow {
 pub(super) fn reset(node: &Node, connection: &mut Connection) -> Flow {
     connection.database = 0;
     connection.protocol = Protocol::Resp2;
-    connection.state.remove(State::NO_EVICT.and(State::NO_TOUCH).and(State::REPLY_OFF).and(State::REPLY_SKIP));
+    connection
+        .state
+        .remove(State::NO_EVICT.and(State::NO_TOUCH).and(State::REPLY_OFF).and(State::REPLY_SKIP));
     connection.state.set(State::AUTHENTICATED, node.config.password.is_empty());
     if let Some(identity) = &mut connection.identity {
         identity.name.clear();
@@ -78,8 +80,8 @@ pub(super) fn auth(node: &Node, connection: &mut Connection, request: &mut Reque
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
 fn authenticate(node: &Node, connection: &mut Connection, user: &[u8], password: &[u8]) -> bool {
-    let accepted = user == b"default"
-        && (node.config.password.is_empty() || node.config.password.matches(password));
+    let accepted =
+        user == b"default" && (node.config.password.is_empty() || node.config.password.matches(password));
     if accepted {
         connection.state.insert(State::AUTHENTICATED);
     }

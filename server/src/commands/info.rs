@@ -26,9 +26,9 @@ pub(super) fn text(node: &Node, reports: &[Report], names: &[String]) -> String 
         if names.is_empty() {
             return by_default;
         }
-        names.iter().any(|name| {
-            name == section || everything.contains(&&**name) || (name == "default" && by_default)
-        })
+        names
+            .iter()
+            .any(|name| name == section || everything.contains(&&**name) || (name == "default" && by_default))
     };
     let mut text = String::new();
     for (name, write_section, by_default) in SECTIONS {
@@ -84,7 +84,8 @@ fn server(node: &Node, _: &[Report], text: &mut String) {
 }
 
 fn operating_system() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let read =
+        |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     let release = read("/proc/sys/kernel/osrelease");
     format!("{} {release} {}", read("/proc/sys/kernel/ostype"), std::env::consts::ARCH)
 }

@@ -22,7 +22,12 @@ use crate::core::{
 const REDIS_VERSION: &str = "7.0.15";
 
 /// Asks every core; the reply comes when all have answered.
-fn ask(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>, purpose: AdminPurpose) -> Flow {
+fn ask(
+    node: &mut Node,
+    connection: &mut Connection,
+    request: &mut Request<'_>,
+    purpose: AdminPurpose,
+) -> Flow {
     if !connection.replies.is_empty() {
         return Flow::Hold;
     }
@@ -96,7 +101,12 @@ fn error_bytes(connection: &mut Connection, text: &[u8]) -> Flow {
 }
 
 /// Executes a command that the server answers.
-pub fn run(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>, command: ServerCommand) -> Flow {
+pub fn run(
+    node: &mut Node,
+    connection: &mut Connection,
+    request: &mut Request<'_>,
+    command: ServerCommand,
+) -> Flow {
     match command {
         ServerCommand::Ping => connection::ping(connection, request),
         ServerCommand::Echo => connection::echo(connection, request),

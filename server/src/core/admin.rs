@@ -44,7 +44,13 @@ pub struct Shared {
 
 impl Shared {
     /// The state of a server of `config.cores` cores; the listener numbered `unix_listener`, if any, is a Unix socket's.
-    pub fn new(config: Config, unix_listener: Option<u32>, port: u16, started_ms: u64, run_id: String) -> Self {
+    pub fn new(
+        config: Config,
+        unix_listener: Option<u32>,
+        port: u16,
+        started_ms: u64,
+        run_id: String,
+    ) -> Self {
         Self {
             clients: (0..config.cores).map(|_| CachePadded::default()).collect(),
             config: Mutex::new(Arc::new(config)),
@@ -459,7 +465,8 @@ impl<I: Io> Core<I> {
 impl ClientFilter {
     /// Whether a connection may be meant, as far as that shows without asking the kernel for its addresses.
     fn may_match(&self, connection: &Connection, now_ms: u64) -> bool {
-        let is_or_none = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        let is_or_none =
+            |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
         let age_seconds = now_ms.saturating_sub(connection.created_ms) / 1000;
         !connection.state.any(State::CLOSING)
             && (self.ids.is_empty() || self.ids.contains(&connection.id))
@@ -474,14 +481,17 @@ impl ClientFilter {
     }
 
     fn matches(&self, row: &ClientRow) -> bool {
-        let is_or_none = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        let is_or_none =
+            |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
         is_or_none(&self.address, &row.address) && is_or_none(&self.local_address, &row.local_address)
     }
 }
 
 fn row(connection: &Connection, now_ms: u64, io: &mut impl Io) -> ClientRow {
     let (address, local_address) = io.addresses(connection.socket);
-    let text = |bytes: Option<&Vec<u8>>| bytes.map_or_else(String::new, |bytes| String::from_utf8_lossy(bytes).into_owned());
+    let text = |bytes: Option<&Vec<u8>>| {
+        bytes.map_or_else(String::new, |bytes| String::from_utf8_lossy(bytes).into_owned())
+    };
     let identity = connection.identity.as_deref();
     let mut flags = String::new();
     for (bit, letter) in [

@@ -35,7 +35,16 @@ pub struct Executor {
 impl Executor {
     /// A core's executor over `shards`.
     pub fn new(shards: Shards, settings: Settings, hasher: Hasher, seed: u64) -> Self {
-        Self { shards, settings, hasher, now_ms: 0, due_ms: u64::MAX, has_garbage: false, tick_first: 0, seed }
+        Self {
+            shards,
+            settings,
+            hasher,
+            now_ms: 0,
+            due_ms: u64::MAX,
+            has_garbage: false,
+            tick_first: 0,
+            seed,
+        }
     }
 
     /// Executes `request`, all of whose keys are on this core and free, and writes its reply to `output`.

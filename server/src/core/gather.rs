@@ -196,7 +196,8 @@ impl Node {
     /// Lets refused gathers ask again.
     pub fn retry_gathers(&mut self) {
         for index in std::mem::take(&mut self.gathers.retries) {
-            let mut gather = self.gathers.places[index as usize].take().expect("a refused gather is under way");
+            let mut gather =
+                self.gathers.places[index as usize].take().expect("a refused gather is under way");
             self.stats.gather_retries += 1;
             gather.send(self);
             self.gathers.places[index as usize] = Some(gather);
@@ -322,14 +323,13 @@ impl Gather {
     }
 
     fn take_answer(&mut self, core: usize, answer: Answer, reply: &[u8]) {
-        let part = self.parts.iter_mut().find(|part| part.core == core).expect("an answer from a participant");
+        let part =
+            self.parts.iter_mut().find(|part| part.core == core).expect("an answer from a participant");
         self.waiting -= 1;
         part.reply.clear();
         part.reply.extend_from_slice(reply);
-        part.is_locked = matches!(
-            self.phase,
-            Phase::Read(_) | Phase::Lock(_) | Phase::Probe(_) | Phase::ReadStrings
-        );
+        part.is_locked =
+            matches!(self.phase, Phase::Read(_) | Phase::Lock(_) | Phase::Probe(_) | Phase::ReadStrings);
         match answer {
             Answer::Reply => {}
             Answer::Refused => {
@@ -525,7 +525,13 @@ impl Node {
     }
 
     /// One step of a walk over this core's shards.
-    pub(super) fn walk(&mut self, origin: Origin, cursor: u64, count: usize, request: &mut super::request::Request<'_>) {
+    pub(super) fn walk(
+        &mut self,
+        origin: Origin,
+        cursor: u64,
+        count: usize,
+        request: &mut super::request::Request<'_>,
+    ) {
         let database = request.mode.database;
         let args = request.args();
         let scan = command::scan::parse(&args).expect("the arguments were checked when the walk began");

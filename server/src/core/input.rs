@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use duva_engine::{
-    ArgumentRange, Args, KeyHash, LARGE_ARGUMENT, Reply,
+    Args, ArgumentRange, KeyHash, LARGE_ARGUMENT, Reply,
     command::{self, Command},
 };
 use duva_net::{
@@ -140,7 +140,8 @@ impl<I: Io> Core<I> {
     pub(super) fn process_waiting_input(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.state.remove(State::READY);
-        let has_work = !connection.input.is_empty() || connection.unfinished.is_some() || connection.stalled.is_some();
+        let has_work =
+            !connection.input.is_empty() || connection.unfinished.is_some() || connection.stalled.is_some();
         if !connection.can_execute() || !has_work || receiving_mut(connection).is_some() {
             // It may have been kept from closing.
             Self::mark_dirty(connection, &mut self.dirty);
@@ -276,7 +277,12 @@ impl<I: Io> Core<I> {
     }
 
     /// A receive into private memory completed.
-    pub(super) fn on_received_into(&mut self, token: Token, buffer: Vec<u8>, result: Result<usize, ReceiveEnd>) {
+    pub(super) fn on_received_into(
+        &mut self,
+        token: Token,
+        buffer: Vec<u8>,
+        result: Result<usize, ReceiveEnd>,
+    ) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.state.remove(State::RECEIVING_INTO.and(State::CANCELLING));
         connection.active_ms = self.node.executor.now_ms;
@@ -306,7 +312,8 @@ impl<I: Io> Core<I> {
         let Some(connection) = self.connections.get_mut(token) else { return };
         let parser = &mut connection.parser;
         let Some(unfinished) = &mut connection.unfinished else { return };
-        let Some(receiving) = unfinished.receiving.take_if(|receiving| receiving.buffer.len() == receiving.length)
+        let Some(receiving) =
+            unfinished.receiving.take_if(|receiving| receiving.buffer.len() == receiving.length)
         else {
             return;
         };
@@ -333,7 +340,8 @@ impl<I: Io> Core<I> {
         let waits = !connection.state.any(State::WAITING)
             && (backlog > WAITING_INPUT_BYTES_MAX
                 || (!connection.can_execute() && backlog > WAITING_INPUT_BYTES_MAX / 16));
-        let wants_private = connection.unfinished.as_ref().is_some_and(|unfinished| unfinished.receiving.is_some());
+        let wants_private =
+            connection.unfinished.as_ref().is_some_and(|unfinished| unfinished.receiving.is_some());
         let is_receiving = connection.state.any(State::RECEIVING);
         if is_receiving && (wants_private || (waits && !self.needs_bytes(token))) {
             let connection = self.connections.get_mut(token).expect("it was here above");
@@ -354,7 +362,11 @@ impl<I: Io> Core<I> {
             if buffer.len() == buffer.capacity() {
                 // Grown as bytes arrive, never as announced; the last step is long, so that little is copied.
                 let is_near = buffer.len() >= receiving_length / LARGE_LAST_STEP;
-                buffer.reserve_exact(if is_near { missing } else { missing.min(buffer.len().max(LARGE_FIRST_BYTES)) });
+                buffer.reserve_exact(if is_near {
+                    missing
+                } else {
+                    missing.min(buffer.len().max(LARGE_FIRST_BYTES))
+                });
             }
             connection.state.insert(State::RECEIVING_INTO);
             self.io.receive_into(token, socket, buffer, missing);
@@ -369,10 +381,10 @@ impl<I: Io> Core<I> {
     fn needs_bytes(&mut self, token: Token) -> bool {
         !self.is_choked(token)
             && self.connections.get_mut(token).is_some_and(|connection| {
-            (connection.unfinished.is_some() || !connection.parser.is_at_start())
-                && connection.can_execute()
-                && !connection.state.any(State::READY)
-        })
+                (connection.unfinished.is_some() || !connection.parser.is_at_start())
+                    && connection.can_execute()
+                    && !connection.state.any(State::READY)
+            })
     }
 }
 
@@ -411,12 +423,26 @@ impl Parsed {
             }
             match connection.parser.parse(&bytes[position..], &mut self.ranges, limits) {
                 Progress::Complete { consumed } => {
-                    self.push(node, database, &bytes[position..], first_range, position..position + consumed, None);
+                    self.push(
+                        node,
+                        database,
+                        &bytes[position..],
+                        first_range,
+                        position..position + consumed,
+                        None,
+                    );
                     position += consumed;
                 }
                 Progress::Unquoted { consumed, bytes: line } => {
                     let number = self.unquoted.len();
-                    self.push(node, database, &line, first_range, position..position + consumed, Some(number));
+                    self.push(
+                        node,
+                        database,
+                        &line,
+                        first_range,
+                        position..position + consumed,
+                        Some(number),
+                    );
                     self.unquoted.push(line);
                     position += consumed;
                 }
@@ -508,7 +534,8 @@ impl Parsed {
                 self.ranges[first_range..].to_vec()
             };
             let large_bytes = large.iter().map(Vec::len).sum();
-            connection.unfinished = Some(Box::new(Unfinished { ranges, large, large_bytes, receiving: None }));
+            connection.unfinished =
+                Some(Box::new(Unfinished { ranges, large, large_bytes, receiving: None }));
         }
     }
 
@@ -549,7 +576,9 @@ impl Parsed {
             }
             self.ranges.clear();
             let progress = Parser::default().parse(bytes, &mut self.ranges, &Limits::default());
-            let (Progress::Complete { .. }, Some(&(offset, length))) = (progress, self.ranges.get(1)) else { continue };
+            let (Progress::Complete { .. }, Some(&(offset, length))) = (progress, self.ranges.get(1)) else {
+                continue;
+            };
             let key = node.executor.hasher.key(&bytes[offset as usize..(offset + length) as usize]);
             if let Some(shard) = shards.get(key.slot) {
                 shard.prefetch_slot(connection.database, key.slot);
@@ -584,11 +613,9 @@ impl Parsed {
                 let mode = connection.mode();
                 let mut request = Request { command, bytes: source, ranges, keys, large, mode };
                 let flow = execute(node, connection, &mut request);
-                if matches!(flow, Flow::Hold | Flow::NoRoom) {
-                    if !request.large.is_empty() {
-                        // Its bytes are not where it could be parsed from again.
-                        connection.stalled = Some(Box::new(request.to_owned()));
-                    }
+                if matches!(flow, Flow::Hold | Flow::NoRoom) && !request.large.is_empty() {
+                    // Its bytes are not where it could be parsed from again.
+                    connection.stalled = Some(Box::new(request.to_owned()));
                 }
                 flow
             }

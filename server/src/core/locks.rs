@@ -129,7 +129,8 @@ impl<W> Locks<W> {
             Scope::All => !self.waiting.is_empty(),
             Scope::Keys(keys) => {
                 self.waiting_all > 0
-                    || (!self.waiting_keys.is_empty() && keys.iter().any(|key| self.waiting_keys.contains_key(key)))
+                    || (!self.waiting_keys.is_empty()
+                        && keys.iter().any(|key| self.waiting_keys.contains_key(key)))
             }
         }
     }

@@ -28,7 +28,7 @@ pub mod route;
 pub mod stats;
 mod timers;
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use duva_net::io::{Clock, Event, Io, ReceiveEnd, Socket, Token, Wait};
 
@@ -233,7 +233,8 @@ impl<I: Io> Core<I> {
         if !node.mesh.prepare_sleep() {
             return Wait::Poll;
         }
-        let due_ns = node.executor.due_ms.checked_sub(node.executor.now_ms).map(|ms| ms.saturating_mul(1_000_000));
+        let due_ns =
+            node.executor.due_ms.checked_sub(node.executor.now_ms).map(|ms| ms.saturating_mul(1_000_000));
         let timer_ns = self.timers.next_ns().map(|at| at.saturating_sub(self.clock.monotonic_ns));
         let timeout_ns = match (due_ns.filter(|_| node.executor.due_ms != u64::MAX), timer_ns) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -250,7 +251,14 @@ impl<I: Io> Core<I> {
     /// Learns from a turn how many completions to wait for in the next one.
     fn adapt(&mut self, wait: Wait, events: u32) {
         if let Wait::Block { events: wanted, .. } = wait {
-            self.batch_target = if events > wanted { (wanted + 1).min(BATCH_MAX) } else { events.clamp(1, BATCH_MAX) };
+            self.batch_target = match events.cmp(&wanted) {
+                Ordering::Greater => (wanted + 1).min(BATCH_MAX),
+                Ordering::Equal => wanted,
+                // Half of the shortfall, so that one slow round does not undo what many have shown, and a lone
+                // client is waited for alone after a few.
+                Ordering::Less => (wanted + events) / 2,
+            }
+            .max(1);
         }
     }
 

@@ -5,7 +5,10 @@
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
-use duva_engine::{DetachedEntry, KeyHash, Resume, Step, command::{Handler, Run}};
+use duva_engine::{
+    DetachedEntry, KeyHash, Resume, Step,
+    command::{Handler, Run},
+};
 use duva_net::{io::Token, mesh::Endpoint};
 
 use super::{
@@ -413,7 +416,9 @@ impl Node {
 
     /// Whether the core has work that does not depend on completions.
     pub fn has_work(&self) -> bool {
-        !self.jobs.is_empty() || !self.waits.is_empty() || self.gathers.has_retries()
+        !self.jobs.is_empty()
+            || !self.waits.is_empty()
+            || self.gathers.has_retries()
             || self.executor.has_garbage
     }
 

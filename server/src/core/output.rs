@@ -129,7 +129,9 @@ impl<I: Io> Core<I> {
         if connection.state.any(State::CLOSING) {
             return self.finish_closing(token);
         }
-        if !connection.output.is_empty() || connection.state.any(State::CLOSE_AFTER_REPLY.and(State::END_OF_INPUT)) {
+        if !connection.output.is_empty()
+            || connection.state.any(State::CLOSE_AFTER_REPLY.and(State::END_OF_INPUT))
+        {
             Self::mark_dirty(connection, &mut self.dirty);
         }
         if connection.can_execute() && (!connection.input.is_empty() || connection.stalled.is_some()) {
@@ -150,7 +152,8 @@ impl<I: Io> Core<I> {
             connection.soft_limit_since_ns = None;
         }
         let soft_ns = limit.soft_seconds.saturating_mul(1_000_000_000);
-        let is_soft_over = connection.soft_limit_since_ns.is_some_and(|since| now_ns.saturating_sub(since) >= soft_ns);
+        let is_soft_over =
+            connection.soft_limit_since_ns.is_some_and(|since| now_ns.saturating_sub(since) >= soft_ns);
         if is_past_hard || is_soft_over {
             tracing::warn!(id = connection.id, unread, "closing a client past client-output-buffer-limit");
             self.node.stats.output_limit_closed += 1;
@@ -205,11 +208,17 @@ impl<I: Io> Core<I> {
         if !ends_fence {
             // Large replies of other cores are asked for a few at a time.
             let window = connection.remote_window;
-            connection.remote_window =
-                if reply.len() > LARGE_REPLY_BYTES { (window / 2).max(8) } else { (window + 1).min(REMOTE_WINDOW_MAX) };
+            connection.remote_window = if reply.len() > LARGE_REPLY_BYTES {
+                (window / 2).max(8)
+            } else {
+                (window + 1).min(REMOTE_WINDOW_MAX)
+            };
         }
         let goes_on = ends_fence || connection.replies.len() <= connection.remote_window / 2;
-        if goes_on && connection.can_execute() && (!connection.input.is_empty() || connection.stalled.is_some()) {
+        if goes_on
+            && connection.can_execute()
+            && (!connection.input.is_empty() || connection.stalled.is_some())
+        {
             Self::mark_ready(connection, &mut self.ready);
         }
     }

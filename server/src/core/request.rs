@@ -3,7 +3,10 @@
 //! One form serves requests in a receive buffer, in a mesh batch and in memory of their own, so that all of them
 //! take the same way through execution.
 
-use duva_engine::{ArgumentRange, Args, Call, Hasher, KeyHash, LARGE_ARGUMENT, Protocol, Reply, Settings, Shards, command::Command};
+use duva_engine::{
+    Args, ArgumentRange, Call, Hasher, KeyHash, LARGE_ARGUMENT, Protocol, Reply, Settings, Shards,
+    command::Command,
+};
 
 /// How a connection wants its requests executed.
 #[derive(Clone, Copy)]
@@ -67,7 +70,14 @@ impl Request<'_> {
         let mut large = Vec::new();
         let mut ranges = Vec::new();
         copy_arguments(self, 0..self.ranges.len(), Large::Move, &mut bytes, &mut large, &mut ranges);
-        OwnedRequest { command: self.command, bytes, ranges, keys: self.keys.to_vec(), large, mode: self.mode }
+        OwnedRequest {
+            command: self.command,
+            bytes,
+            ranges,
+            keys: self.keys.to_vec(),
+            large,
+            mode: self.mode,
+        }
     }
 }
 
@@ -124,7 +134,8 @@ impl OwnedRequest {
             ranges.push((bytes.len() as u32, argument.len() as u32));
             bytes.extend_from_slice(argument);
         }
-        let keys = command.keys.positions(arguments.len()).map(|position| hasher.key(arguments[position])).collect();
+        let keys =
+            command.keys.positions(arguments.len()).map(|position| hasher.key(arguments[position])).collect();
         Self { command, bytes, ranges, keys, large: Vec::new(), mode }
     }
 

@@ -65,9 +65,9 @@ impl<I: Io> Core<I> {
             // Clients that went away left theirs.
             let connections = &mut self.connections;
             self.timers.heap.retain(|Reverse((_, timer))| match *timer {
-                Timer::WaitEnd { index, generation, .. } => {
-                    connections.get_mut(Token { index, generation }).is_some_and(|it| it.state.any(State::WAITING))
-                }
+                Timer::WaitEnd { index, generation, .. } => connections
+                    .get_mut(Token { index, generation })
+                    .is_some_and(|it| it.state.any(State::WAITING)),
                 _ => true,
             });
         }
