@@ -23,9 +23,10 @@ loom:
 sim seeds="1000" first="0":
     cargo run --release -p duva-tools --bin duva-sim -- --seeds {{seeds}} --first {{first}}
 
-# Fuzz the request parser.
+# Fuzz the request parser; needs cargo-fuzz and a nightly toolchain.
 fuzz seconds="60":
-    cd net/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run resp -- -max_total_time={{seconds}}
+    mkdir -p target/fuzz-corpus
+    cd net && cargo +nightly fuzz run resp ../target/fuzz-corpus fuzz/corpus/resp -- -max_len=512 -max_total_time={{seconds}}
 
 # Micro-benchmarks.
 bench *arguments:
@@ -33,8 +34,8 @@ bench *arguments:
 
 # Side by side with other servers; see benches/README.md.
 compare *arguments:
-    cargo build --release
-    cargo run --release -p duva-benches --bin side-by-side -- {{arguments}}
+    cargo build --release -p duva-server -p duva-tools -p duva-benches --bins
+    target/release/side-by-side {{arguments}}
 
 # A flamegraph of the server under load, as flamegraph.svg; needs perf and inferno (cargo install inferno).
 flamegraph seconds="10" *load="-t set,get -P 16 -c 50 -n 20000000 -r 1000000":
