@@ -1,7 +1,7 @@
 //! What clients ask for, and what they make of the replies at once.
 //!
 //! A seed's [`Plan`] says which keys there are and who shares them. A client plays one or more [`Role`]s by turns on
-//! the same connection; what concerns several clients is judged after the run, from what was [`Sent`].
+//! the same connection; what concerns several clients is judged after the run, from what was sent.
 
 use super::{
     check::{
