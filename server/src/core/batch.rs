@@ -188,6 +188,13 @@ impl Batch {
         self.messages.clear();
     }
 
+    /// Copies a reply in; returns where it is.
+    pub fn push_reply(&mut self, reply: &[u8]) -> Range<usize> {
+        let start = self.replies.len();
+        self.replies.extend_from_slice(reply);
+        start..self.replies.len()
+    }
+
     /// Copies a whole request in.
     pub fn pack(&mut self, request: &mut Request<'_>, large: Large) -> Packed {
         let keys = self.keys.len() as u32;

@@ -293,16 +293,12 @@ impl Node {
             Origin::Connection { token, sequence } => self.deliver(token, sequence, reply, true),
             Origin::Core { core, token, sequence } => {
                 let batch = self.mesh.outgoing(core);
-                let start = batch.replies.len();
-                batch.replies.extend_from_slice(reply);
-                let bytes = start..batch.replies.len();
+                let bytes = batch.push_reply(reply);
                 batch.messages.push(Message::Reply { token, sequence, bytes });
             }
             Origin::Gather { core, gather, release } => {
                 let batch = self.mesh.outgoing(core);
-                let start = batch.replies.len();
-                batch.replies.extend_from_slice(reply);
-                let bytes = start..batch.replies.len();
+                let bytes = batch.push_reply(reply);
                 batch.messages.push(Message::PartReply { gather, answer, bytes });
                 if release {
                     self.release(gather.transaction);
