@@ -17,6 +17,7 @@
 //!   [`INLINE_EDIT_BYTES_MAX`] moves there too, where it has room to grow.
 
 mod deadline;
+mod epoch;
 mod heap;
 
 use std::marker::PhantomData;
@@ -58,7 +59,8 @@ mod flag {
     pub(super) const EXTERNAL: u8 = 4;
     /// The value was made by an in-place edit.
     pub(super) const EDITED: u8 = 8;
-    // The top bit is kept for the epoch of snapshots.
+    /// Which epoch of snapshots the entry is in.
+    pub(super) const EPOCH: u8 = 128;
 }
 
 /// A value, borrowed.
@@ -171,7 +173,7 @@ impl<'a> NewValue<'a> {
 }
 
 impl Entry {
-    /// Makes an entry on `heap`.
+    /// Makes an entry on `heap`, in its epoch.
     pub(crate) fn new(heap: &mut Heap, new: NewEntry<'_>) -> Self {
         let NewEntry { name, value, word, edited, clock } = new;
         let (head, zeros, external) = match value {
@@ -183,7 +185,7 @@ impl Entry {
         let long_key = name.len() > usize::from(u8::MAX);
         let mut header = Header {
             kind: KIND_STRING,
-            flags: 0,
+            flags: heap.epoch,
             key_len: if long_key { 0 } else { name.len() as u8 },
             clock: clock_bytes(clock),
             value_len: value_len as u16,
@@ -495,9 +497,13 @@ impl<'a> EntryRef<'a> {
 
     /// Memory that the entry takes, in bytes, its share of tables included.
     pub fn memory_bytes(&self) -> usize {
-        let header = self.header();
-        let external = if header.flags & flag::EXTERNAL != 0 { self.external().capacity } else { 0 };
-        Slab::rounded(self.allocation_bytes()) + external + TABLE_SHARE_BYTES
+        self.block_bytes() + TABLE_SHARE_BYTES
+    }
+
+    /// As `memory_bytes`, without tables.
+    pub(crate) fn block_bytes(&self) -> usize {
+        let external = if self.header().flags & flag::EXTERNAL != 0 { self.external().capacity } else { 0 };
+        Slab::rounded(self.allocation_bytes()) + external
     }
 
     /// Whether the deadline is not after `now_ms`.

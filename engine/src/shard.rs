@@ -12,12 +12,16 @@
 
 mod expire;
 mod scan;
+mod snapshot;
 
 use crate::entry::{DeadlineWord, Entry, Heap, NewEntry, NewValue, clock_at, prefetch};
 use crate::table::Slot;
 use crate::wheel::{Record, Wheel};
 use crate::{DATABASE_COUNT, DetachedEntry, EntryRef, Hasher, KeyHash, SLOT_COUNT, Value};
 use expire::Garbage;
+use snapshot::{Position, Snapshot};
+
+pub use snapshot::Saved;
 
 /// What a write does to a key's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ struct Database {
     /// The database's name in the wheel's records, which stays when databases are exchanged.
     record_number: u8,
     counts: Counts,
+    /// Where the snapshot's walk goes on; `None`: no entry here is unsaved.
+    walk: Option<Position>,
 }
 
 /// How many keys a database's part of the shard has.
@@ -70,6 +76,8 @@ pub struct Shard {
     /// Bytes of slots, directories and tables, those that wait to be freed included.
     table_bytes: usize,
     garbage: Garbage,
+    snapshot: Snapshot,
+    changes_total: u64,
     expired_total: u64,
     /// Accesses that found their key, and all of them.
     hits_total: u64,
@@ -96,6 +104,8 @@ impl Shard {
             wheel: Wheel::new(),
             table_bytes: 0,
             garbage: Garbage::default(),
+            snapshot: Snapshot::default(),
+            changes_total: 0,
             expired_total: 0,
             hits_total: 0,
             accesses_total: 0,
@@ -227,10 +237,14 @@ impl Shard {
         edit: impl FnOnce(&mut [u8]) -> R,
     ) -> R {
         let index = self.index(key.slot);
-        let slot = self.databases[usize::from(database)].slots.get_mut(index);
-        if let Some(entry) = slot.and_then(|slot| slot.find_mut(key.hash, name))
+        let Database { slots, record_number, .. } = &mut self.databases[usize::from(database)];
+        if let Some(entry) = slots.get_mut(index).and_then(|slot| slot.find_mut(key.hash, name))
             && !entry.is_due(now_ms)
         {
+            self.changes_total += 1;
+            if entry.is_unsaved(&self.heap) {
+                self.snapshot.save_copy(entry, *record_number, &mut self.heap);
+            }
             // SAFETY: a shard's entries are made on its heap.
             unsafe { entry.resize(&mut self.heap, length) };
             entry.mark_edited();
@@ -271,6 +285,13 @@ impl Shard {
             Deadline::At(deadline_ms) => Some(deadline_ms),
         };
         let old = entry.word();
+        if deadline_ms.is_none() && old.and_then(DeadlineWord::deadline_ms).is_none() {
+            return true;
+        }
+        self.changes_total += 1;
+        if entry.is_unsaved(&self.heap) {
+            self.snapshot.save_copy(entry, database.record_number, &mut self.heap);
+        }
         let (word, record_ms) = DeadlineWord::change(old, deadline_ms, now_ms);
         // SAFETY: a shard's entries are made on its heap.
         unsafe { entry.set_word(&mut self.heap, word) };
@@ -285,8 +306,9 @@ impl Shard {
     #[inline]
     pub fn remove(&mut self, database: u8, name: &[u8], key: KeyHash, now_ms: u64) -> bool {
         let Some((entry, live)) = self.take(database, name, key, now_ms) else { return false };
+        let record_number = self.databases[usize::from(database)].record_number;
         // SAFETY: a shard's entries are made on its heap.
-        unsafe { entry.destroy(&mut self.heap) };
+        unsafe { self.snapshot.release(entry, record_number, &mut self.heap) };
         live
     }
 
@@ -296,10 +318,13 @@ impl Shard {
         let reference = entry.as_ref();
         let (deadline_ms, edited, clock) =
             (reference.deadline_ms(), reference.is_edited(), reference.clock());
-        if !live {
+        if !live || self.snapshot.wants(&entry, &self.heap) {
+            let Value::String(value) = reference.value();
+            let value = live.then(|| value.to_vec());
+            let record_number = self.databases[usize::from(database)].record_number;
             // SAFETY: a shard's entries are made on its heap.
-            unsafe { entry.destroy(&mut self.heap) };
-            return None;
+            unsafe { self.snapshot.release(entry, record_number, &mut self.heap) };
+            return value.map(|value| DetachedEntry { value, deadline_ms, edited, clock });
         }
         // SAFETY: as above.
         let value = unsafe { entry.into_value(&mut self.heap) };
@@ -353,6 +378,7 @@ impl Shard {
 
     /// Exchanges two databases.
     pub fn swap_databases(&mut self, a: u8, b: u8) {
+        self.changes_total += u64::from(a != b);
         self.databases.swap(usize::from(a), usize::from(b));
         for index in [a, b] {
             let record_number = self.databases[usize::from(index)].record_number;
@@ -363,7 +389,19 @@ impl Shard {
     /// Memory held, in bytes: entries, tables, large values, wheel.
     #[inline]
     pub fn used_bytes(&self) -> usize {
-        self.heap.used_bytes() + self.table_bytes + self.wheel.used_bytes() + self.garbage.wheel_bytes()
+        self.heap.used_bytes()
+            + self.table_bytes
+            + self.wheel.used_bytes()
+            + self.garbage.used_bytes()
+            + self.snapshot.used_bytes()
+    }
+
+    /// Changes of data since the shard was made. A write of a key counts one, also of what was there already; so do a
+    /// change of a deadline, the removal of a live key, and an exchange of databases. A flush counts the keys that
+    /// it removes. Reads count nothing, nor does the removal of due keys: time has made them missing already.
+    #[inline]
+    pub fn changes_total(&self) -> u64 {
+        self.changes_total
     }
 
     /// Keys removed because they were due, since the shard was made.
@@ -391,6 +429,7 @@ impl Shard {
     #[inline]
     fn put(&mut self, database: u8, key: KeyHash, put: Put<'_>, now_ms: u64) {
         let Put { name, value, edited, clock, deadline } = put;
+        self.changes_total += 1;
         let index = self.index(key.slot);
         let database = &mut self.databases[usize::from(database)];
         if database.slots.is_empty() {
@@ -407,14 +446,16 @@ impl Shard {
             }
             let (word, record_ms) = DeadlineWord::change(old_word, deadline.resolve(old_deadline_ms), now_ms);
             let in_place = match value {
-                NewValue::Inline(value, 0) if !edited => entry.overwrite(value, word, clock),
+                NewValue::Inline(value, 0) if !edited && !entry.is_unsaved(&self.heap) => {
+                    entry.overwrite(value, word, clock)
+                }
                 _ => false,
             };
             if !in_place {
                 let new = Entry::new(&mut self.heap, NewEntry { name, value, word, edited, clock });
                 let old = std::mem::replace(entry, new);
                 // SAFETY: a shard's entries are made on its heap.
-                unsafe { old.destroy(&mut self.heap) };
+                unsafe { self.snapshot.release(old, database.record_number, &mut self.heap) };
             }
             database.counts.change_word(old_word, word);
             record_ms
@@ -444,6 +485,8 @@ impl Shard {
         if due {
             self.expired_total += 1;
             self.time_ms = self.time_ms.max(now_ms);
+        } else {
+            self.changes_total += 1;
         }
         Some((entry, !due))
     }
@@ -453,11 +496,13 @@ impl Drop for Shard {
     fn drop(&mut self) {
         // Without large blocks the slab's regions hold everything, and need no walk over millions of keys.
         if self.heap.needs_walk() || cfg!(debug_assertions) {
+            self.abandon_snapshot();
             self.flush(None);
             while self.reclaim(usize::MAX) {}
-            debug_assert_eq!(
-                self.heap.slab.live_blocks(),
-                0,
+            // A test that fails should show its own panic.
+            debug_assert!(
+                std::thread::panicking()
+                    || (self.heap.slab.live_blocks(), self.heap.external_count) == (0, 0),
                 "an entry left its table without being destroyed"
             );
         }
@@ -487,7 +532,7 @@ impl Deadline {
 
 impl Database {
     fn new(record_number: u8) -> Self {
-        Self { slots: Box::default(), record_number, counts: Counts::default() }
+        Self { slots: Box::default(), record_number, counts: Counts::default(), walk: None }
     }
 
     /// Allocates the slots; returns their bytes.

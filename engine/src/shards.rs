@@ -26,6 +26,11 @@ impl Shards {
         usize::from(slot) >> self.slot_shift
     }
 
+    /// By how many bits a slot is shifted right to be its shard's number.
+    pub fn slot_shift(&self) -> u32 {
+        self.slot_shift
+    }
+
     /// The slots of shard `number`.
     pub fn slots_of(&self, number: usize) -> std::ops::Range<u16> {
         let first = number << self.slot_shift;

@@ -243,6 +243,12 @@ impl Slot {
         }
     }
 
+    /// As `table_from`, to change entries in place.
+    pub(crate) fn table_from_mut(&mut self, hash: u64) -> (&mut HashTable<Entry>, Option<u64>) {
+        let (_, next) = self.table_from(hash);
+        (self.table_mut(hash), next)
+    }
+
     /// Bytes of the slot's tables and directory.
     #[cfg(test)]
     pub(crate) fn table_bytes(&self) -> usize {

@@ -19,11 +19,13 @@ pub(crate) struct Heap {
     /// Large values in entries.
     pub(crate) external_count: usize,
     garbage: VecDeque<Vec<u8>>,
+    /// The epoch bit of new entries, where the header has it (`epoch`).
+    pub(super) epoch: u8,
 }
 
 impl Heap {
     pub(crate) fn new() -> Self {
-        Self { slab: Slab::new(), external_bytes: 0, external_count: 0, garbage: VecDeque::new() }
+        Self { slab: Slab::new(), external_bytes: 0, external_count: 0, garbage: VecDeque::new(), epoch: 0 }
     }
 
     /// Bytes in entries and large values.

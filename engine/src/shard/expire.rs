@@ -2,6 +2,7 @@
 
 use hashbrown::hash_table::IntoIter;
 
+use super::snapshot::SetAside;
 use super::{Counts, Shard};
 use crate::entry::{DeadlineWord, Entry};
 use crate::table::Slot;
@@ -14,20 +15,27 @@ const EXPIRE_BATCH: usize = 16;
 #[derive(Default)]
 pub(super) struct Garbage {
     /// The slots of flushed databases, freed from the end.
-    databases: Vec<Vec<Slot>>,
+    pub(super) databases: Vec<Vec<Slot>>,
     /// The rest of the table being freed, and the bytes of the table.
     table: Option<(IntoIter<Entry>, usize)>,
     /// Wheels whose records mean nothing any more.
     wheels: Vec<Wheel>,
+    /// Entries that an abandoned snapshot had set aside.
+    pub(super) set_aside: Vec<Vec<SetAside>>,
 }
 
 impl Garbage {
-    pub(super) fn wheel_bytes(&self) -> usize {
-        self.wheels.iter().map(Wheel::used_bytes).sum()
+    /// Bytes besides those that heap and tables count.
+    pub(super) fn used_bytes(&self) -> usize {
+        let set_aside = self.set_aside.iter().map(|entries| entries.capacity() * size_of::<SetAside>());
+        self.wheels.iter().map(Wheel::used_bytes).chain(set_aside).sum()
     }
 
     fn is_empty(&self) -> bool {
-        self.databases.is_empty() && self.table.is_none() && self.wheels.is_empty()
+        self.databases.is_empty()
+            && self.table.is_none()
+            && self.wheels.is_empty()
+            && self.set_aside.is_empty()
     }
 }
 
@@ -36,7 +44,11 @@ impl Shard {
     pub fn flush(&mut self, database: Option<u8>) {
         for (number, content) in self.databases.iter_mut().enumerate() {
             if database.is_none_or(|database| usize::from(database) == number) && !content.slots.is_empty() {
-                self.garbage.databases.push(std::mem::take(&mut content.slots).into_vec());
+                let slots = std::mem::take(&mut content.slots).into_vec();
+                let walk = content.walk.take();
+                let slots = self.snapshot.keep_flushed(slots, walk, content.record_number);
+                self.garbage.databases.extend(slots);
+                self.changes_total += content.counts.keys as u64;
                 content.counts = Counts::default();
             }
         }
@@ -111,6 +123,13 @@ impl Shard {
                         self.garbage.databases.pop();
                     }
                 }
+            } else if let Some(entries) = self.garbage.set_aside.last_mut() {
+                left -= 1;
+                match entries.pop() {
+                    // SAFETY: as above.
+                    Some(SetAside { entry, .. }) => unsafe { entry.destroy(&mut self.heap) },
+                    None => drop(self.garbage.set_aside.pop()),
+                }
             } else if let Some(wheel) = self.garbage.wheels.last_mut() {
                 left = wheel.discard(left);
                 if wheel.len() == 0 {
@@ -156,6 +175,7 @@ impl Shard {
                 // The deadline was cleared, and so is now what remembers the record.
                 None => None,
             };
+            // Deadline and epoch stay as they are, so a snapshot under way need not save the entry first.
             // SAFETY: a shard's entries are made on its heap.
             unsafe { entry.set_word(&mut self.heap, new) };
             database.counts.change_word(Some(old), new);
@@ -168,7 +188,7 @@ impl Shard {
             database.counts.remove(&entry);
             self.expired_total += 1;
             // SAFETY: as above.
-            unsafe { entry.destroy(&mut self.heap) };
+            unsafe { self.snapshot.release(entry, database.record_number, &mut self.heap) };
         }
     }
 

@@ -1,10 +1,14 @@
 //! The keyspace against a model: ordered maps that do everything the slow way.
 
+mod changes;
+mod snapshot;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::*;
+use snapshot::{Content, SnapshotStep, any_snapshot_step};
 
 const FIRST_SLOT: u16 = 100;
 const START_MS: u64 = 1_700_000_000_000;
@@ -141,6 +145,7 @@ enum Step {
     Scan {
         count: usize,
     },
+    Snapshot(SnapshotStep),
 }
 
 fn any_key() -> impl Strategy<Value = u32> {
@@ -174,6 +179,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (0..3_u8).prop_map(|other| Step::Swap { other }),
         2 => any::<u64>().prop_map(|seed| Step::Random { seed }),
         2 => (1..2_000_usize).prop_map(|count| Step::Scan { count }),
+        12 => any_snapshot_step().prop_map(Step::Snapshot),
     ]
 }
 
@@ -183,9 +189,20 @@ struct Check {
     model: [BTreeMap<u32, Expected>; 3],
     now_ms: u64,
     marks: u8,
+    to_emit: Content,
 }
 
 impl Check {
+    fn new() -> Self {
+        Self {
+            keyspace: Keyspace::new(),
+            model: Default::default(),
+            now_ms: START_MS,
+            marks: 0,
+            to_emit: Content::new(),
+        }
+    }
+
     fn live(&self, database: u8, key: u32) -> Option<&Expected> {
         self.model[usize::from(database)].get(&key).filter(|expected| !expected.is_due(self.now_ms))
     }
@@ -317,6 +334,7 @@ impl Check {
                 assert_eq!(names.iter().cloned().collect::<BTreeSet<_>>(), self.live_names(database));
                 assert_eq!(names.len(), self.live_names(database).len(), "no key twice");
             }
+            Step::Snapshot(step) => self.snapshot_step(step),
         }
     }
 
@@ -365,15 +383,11 @@ proptest! {
 
     #[test]
     fn behaves_as_its_model(steps in prop::collection::vec((0..3_u8, any_step()), 1..80)) {
-        let mut check = Check {
-            keyspace: Keyspace::new(),
-            model: Default::default(),
-            now_ms: START_MS,
-            marks: 0,
-        };
+        let mut check = Check::new();
         for (database, step) in steps {
-            check.step(database, step);
+            check.counted_step(database, step);
         }
+        check.finish_snapshot(50);
         check.compare();
         // Time runs out for every deadline; then everything goes.
         check.now_ms += 1 << 43;
