@@ -16,6 +16,7 @@ mod entry;
 mod glob;
 mod hash;
 mod number;
+pub mod rdb;
 mod reply;
 mod shard;
 mod shards;

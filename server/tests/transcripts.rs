@@ -33,6 +33,7 @@ transcripts! {
     keys_databases
     keys_scan
     keys_object
+    keys_dump
     expiry
     connection
     connection_client

@@ -10,6 +10,7 @@
 mod connection;
 mod databases;
 mod docs;
+mod dump;
 mod expiration;
 mod expiry;
 mod extended;

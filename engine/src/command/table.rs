@@ -5,7 +5,7 @@
 //! the same function at compile time and at run time.
 
 use super::{
-    Command, connection, databases, expiry, introspect, keys, lcs, many, numbers, object, ranges, scan,
+    Command, connection, databases, dump, expiry, introspect, keys, lcs, many, numbers, object, ranges, scan,
     server, strings,
 };
 
@@ -44,6 +44,7 @@ const FAMILIES: &[&[Command]] = &[
     databases::COMMANDS,
     scan::COMMANDS,
     object::COMMANDS,
+    dump::COMMANDS,
     expiry::COMMANDS,
     connection::COMMANDS,
     server::COMMANDS,

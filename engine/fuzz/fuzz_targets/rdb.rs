@@ -1,0 +1,16 @@
+//! RDB streams: see `rdb_check.rs` for what is checked.
+//!
+//! From `engine/`, with cargo-fuzz installed; what is found goes to the first folder, the kept inputs are the second:
+//!
+//! ```text
+//! mkdir -p /tmp/rdb-corpus
+//! cargo +nightly fuzz run rdb /tmp/rdb-corpus fuzz/corpus/rdb -- -max_len=512 -max_total_time=300
+//! ```
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../rdb_check.rs"]
+mod rdb_check;
+
+fuzz_target!(|data: &[u8]| rdb_check::check_stream(data));

@@ -1,0 +1,61 @@
+//! Writing: each function appends one record to a buffer that the caller drains.
+//!
+//! A file is the header, for each database that has keys its number, its size and its entries, and the end. The checksum is
+//! the caller's, who sees the bytes go by: [`Checksum`](super::Checksum).
+
+use super::{MAGIC, WRITTEN_VERSION, length, opcode, string, value};
+use crate::Value;
+
+/// How entries are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RdbOptions {
+    /// Whether strings above 20 bytes are compressed when that makes them shorter.
+    pub compress: bool,
+}
+
+/// Begins a file, with what there is to know about it: names and values.
+pub fn write_header(out: &mut Vec<u8>, aux: &[(&str, &[u8])]) {
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(format!("{WRITTEN_VERSION:04}").as_bytes());
+    for (name, value) in aux {
+        out.push(opcode::AUX);
+        string::write(out, name.as_bytes(), false);
+        string::write(out, value, false);
+    }
+}
+
+/// Says whose entries follow.
+pub fn write_select(out: &mut Vec<u8>, database: u8) {
+    out.push(opcode::SELECT);
+    length::write(out, u64::from(database));
+}
+
+/// Says how many entries follow, and how many of them have a deadline. Readers only prepare for as many.
+pub fn write_resize(out: &mut Vec<u8>, keys: u64, expiring: u64) {
+    out.push(opcode::RESIZE);
+    length::write(out, keys);
+    length::write(out, expiring);
+}
+
+/// Writes an entry; its deadline is in milliseconds since the Unix epoch.
+pub fn write_entry(
+    out: &mut Vec<u8>,
+    key: &[u8],
+    value: Value<'_>,
+    deadline_ms: Option<u64>,
+    options: RdbOptions,
+) {
+    if let Some(deadline_ms) = deadline_ms {
+        out.push(opcode::EXPIRE_MS);
+        out.extend_from_slice(&deadline_ms.to_le_bytes());
+    }
+    out.push(value::kind_of(value));
+    string::write(out, key, options.compress);
+    value::write(out, value, options);
+}
+
+/// Ends a file, but for the checksum: the eight bytes of [`Checksum::value`](super::Checksum::value) over everything
+/// written, the lowest first, or zeros.
+pub fn write_end(out: &mut Vec<u8>) {
+    out.push(opcode::END);
+}
