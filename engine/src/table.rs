@@ -127,13 +127,17 @@ impl Slot {
         self.table_mut(hash).iter_hash_mut(rotated(hash))
     }
 
-    /// Asks for the bucket of the first key whose tag matches: the first of two steps.
+    /// Asks for the bucket of the first key whose tag matches, or where a new key would go: the first of two steps.
     #[inline]
     pub(crate) fn prefetch_bucket(&self, hash: u64) {
-        self.table(hash).find(rotated(hash), |entry| {
+        let table = self.table(hash);
+        let found = table.find(rotated(hash), |entry| {
             prefetch(entry);
             true
         });
+        if found.is_none() {
+            prefetch_vacancy(table, hash);
+        }
     }
 
     /// Asks for the entry in that bucket: the second step.
@@ -339,6 +343,25 @@ impl Directory {
         let prefix = ((hash >> (u64::BITS - 1 - depth)) | 1) as usize;
         self.index[prefix << width..(prefix + 1) << width].fill(high_number);
         true
+    }
+}
+
+/// Asks for the bucket where a new key of this hash goes, or one close to it. An insertion that has to wait for it makes all
+/// that follow wait.
+#[inline]
+fn prefetch_vacancy(table: &HashTable<Entry>, hash: u64) {
+    /// Buckets that are looked at for a key beside which the new one will be.
+    const DISTANCE_MAX: usize = 8;
+    let mask = table.num_buckets().wrapping_sub(1);
+    let first = rotated(hash) as usize;
+    for distance in 0..DISTANCE_MAX {
+        if let Some(entry) = table.get_bucket(first.wrapping_add(distance) & mask) {
+            // Buckets lie in descending order, and the free one is usually among the next few.
+            let bucket = std::ptr::from_ref(entry).wrapping_add(distance);
+            prefetch(bucket);
+            prefetch(bucket.wrapping_sub(DISTANCE_MAX));
+            return;
+        }
     }
 }
 

@@ -33,6 +33,8 @@ impl Flags {
     pub const ALLOW_BUSY: Self = Self(1 << 11);
     /// Not allowed in a transaction.
     pub const NO_MULTI: Self = Self(1 << 12);
+    /// Not allowed while a replica loads data beside the old.
+    pub const NO_ASYNC_LOADING: Self = Self(1 << 13);
 
     /// Both sets together.
     pub const fn and(self, other: Self) -> Self {
@@ -63,6 +65,7 @@ const FLAG_NAMES: &[(Flags, &str)] = &[
     (Flags::SKIP_MONITOR, "skip_monitor"),
     (Flags::FAST, "fast"),
     (Flags::NO_AUTH, "no_auth"),
+    (Flags::NO_ASYNC_LOADING, "no_async_loading"),
     (Flags::NO_MULTI, "no_multi"),
     (Flags::MOVABLEKEYS, "movablekeys"),
     (Flags::ALLOW_BUSY, "allow_busy"),

@@ -65,6 +65,14 @@ pub enum ServerCommand {
     Wait,
     /// SHUTDOWN.
     Shutdown,
+    /// SAVE.
+    Save,
+    /// BGSAVE.
+    BackgroundSave,
+    /// LASTSAVE.
+    LastSave,
+    /// BGREWRITEAOF.
+    BackgroundRewrite,
     /// CLUSTER KEYSLOT.
     ClusterKeySlot,
     /// Any container's HELP: [`help::write`](super::help::write). Also the row of a container that does
@@ -116,6 +124,31 @@ pub(super) const COMMANDS: &[Command] = &[
         Flags::NO_MULTI,
         Flags::ALLOW_BUSY,
     ]),
+    row(
+        "save",
+        1,
+        ServerCommand::Save,
+        "1.0.0",
+        "O(N) where N is the number of keys",
+        "Saves a snapshot, and replies when it is saved.",
+    )
+    .flags(&[Flags::ADMIN, Flags::NOSCRIPT, Flags::NO_ASYNC_LOADING, Flags::NO_MULTI]),
+    row("bgsave", -1, ServerCommand::BackgroundSave, "1.0.0", "O(1)", "Begins to save a snapshot.")
+        .arguments(&[word("schedule", "SCHEDULE").optional()])
+        .flags(&[Flags::ADMIN, Flags::NOSCRIPT, Flags::NO_ASYNC_LOADING]),
+    row("lastsave", 1, ServerCommand::LastSave, "1.0.0", "O(1)", "Returns when the last snapshot was saved.")
+        .flags(&[Flags::LOADING, Flags::STALE, Flags::FAST])
+        .categories(Categories::ADMIN.and(Categories::DANGEROUS))
+        .tips(&["nondeterministic_output"]),
+    row(
+        "bgrewriteaof",
+        1,
+        ServerCommand::BackgroundRewrite,
+        "1.0.0",
+        "O(1)",
+        "Begins to rewrite the journal.",
+    )
+    .flags(&[Flags::ADMIN, Flags::NOSCRIPT, Flags::NO_ASYNC_LOADING]),
     container("config", "server", "2.0.0", "The server's settings.").subcommands(CONFIG),
     container("cluster", "cluster", "3.0.0", "The cluster's slots and nodes.").subcommands(CLUSTER),
 ];
