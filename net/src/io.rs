@@ -8,8 +8,11 @@
 //! - **Completions are accounted for.** Every operation yields completions until one says it was the last; a token
 //!   carries a generation, so a late completion is told from one of the connection that took its place.
 //! - **One kernel entry a turn.** Operations are queued; [`Io::turn`] submits and waits in one call.
+//! - **Files by number.** The loop numbers its files. A number is open from the event of the task that opened it until
+//!   a task that closes it is given; tasks of one core are done in the order given, so a number may be given anew at
+//!   once. A sync keeps what it syncs open by itself.
 
-use std::{ops::Deref, time::Duration};
+use std::{ops::Deref, path::PathBuf, time::Duration};
 
 /// A connected socket's descriptor. The loop that was given it closes it, through [`Io::close`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,104 @@ pub struct Token {
 
 /// Generations wrap at this value.
 pub const GENERATION_LIMIT: u32 = 1 << 24;
+
+/// A file that the loop has open; numbers are chosen by the loop, small, and used again after the file was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct File(pub u32);
+
+/// Slow and rare work on files: done beside the cores, for one core in the order given.
+///
+/// A task on a number that is not open fails with EBADF, unless it says otherwise; so tasks may be given before those
+/// ahead of them were answered.
+#[derive(Debug)]
+pub enum FileTask {
+    /// Opens `path` as `file`, `length_bytes` long, every byte allocated, durable with its directory entry.
+    ///
+    /// Nothing is overwritten: EEXIST if there is a `path`. After any other error there is no `path`; `recycle` is
+    /// where it was only if it could not be renamed.
+    Prepare {
+        /// The number to open it as.
+        file: File,
+        /// Where the file is to be.
+        path: PathBuf,
+        /// How long it is to be.
+        length_bytes: u64,
+        /// A file that was prepared once, to be renamed to `path`: its bytes stay, zeros follow as far as it is
+        /// too short. `None`: zeros.
+        recycle: Option<PathBuf>,
+        /// Whether the zeros are written, so that syncs of what takes their place change no metadata; otherwise the
+        /// room is only reserved, which costs no time.
+        is_written: bool,
+    },
+    /// Creates `path` as `file`, to be appended to; what was there is cut to nothing.
+    Create {
+        /// The number to open it as.
+        file: File,
+        /// Where the file is to be.
+        path: PathBuf,
+    },
+    /// Adds `bytes` at the end of a created file. After an error this file takes no more, and is not published: both
+    /// fail with that errno.
+    Append {
+        /// The file.
+        file: File,
+        /// What to add; the buffer comes back, emptied.
+        bytes: Vec<u8>,
+    },
+    /// Makes a created file durable, closes it and renames it, durably.
+    ///
+    /// The file is closed in any case. After an error `from` was removed; if it was the directory's sync that failed,
+    /// `to` is the new file and may not outlive a power loss.
+    Publish {
+        /// The file.
+        file: File,
+        /// Where it is.
+        from: PathBuf,
+        /// Where it is to be, in place of what is there.
+        to: PathBuf,
+    },
+    /// Closes the file if it is open, and removes `path` if it is there.
+    Discard {
+        /// The file.
+        file: File,
+        /// Where it may be.
+        path: PathBuf,
+    },
+    /// Closes the file if it is open.
+    Close {
+        /// The file.
+        file: File,
+    },
+    /// Removes files, durably; missing ones are fine. An error ends nothing early: it is the first one.
+    Remove {
+        /// Where they are.
+        paths: Vec<PathBuf>,
+    },
+    /// Replaces a small file, durably and as a whole, by way of `path` with `.tmp` behind it: that name is this task's.
+    ///
+    /// After an error the old file is there; if it was the directory's sync that failed, the new one is, and may not
+    /// outlive a power loss.
+    Replace {
+        /// The file.
+        path: PathBuf,
+        /// What it is to hold; the buffer comes back, emptied.
+        bytes: Vec<u8>,
+    },
+}
+
+impl FileTask {
+    /// The file that is not open any more once this was given.
+    pub fn closes(&self) -> Option<File> {
+        match *self {
+            Self::Publish { file, .. } | Self::Discard { file, .. } | Self::Close { file } => Some(file),
+            Self::Prepare { .. }
+            | Self::Create { .. }
+            | Self::Append { .. }
+            | Self::Remove { .. }
+            | Self::Replace { .. } => None,
+        }
+    }
+}
 
 /// One reading of the clocks, taken after completions were reaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -102,6 +203,31 @@ pub enum Event<B> {
         /// How many of its bytes from the given offset on were sent, or errno.
         result: Result<usize, i32>,
     },
+    /// A file task was done, or failed.
+    FileDone {
+        /// The number that was given with it.
+        ticket: u64,
+        /// The task's buffer, emptied; without capacity if it had none.
+        buffer: Vec<u8>,
+        /// Errno, if it failed.
+        result: Result<(), i32>,
+    },
+    /// What was written to a file before the sync was asked for is durable, unless it failed.
+    Synced {
+        /// The number that was given with it.
+        ticket: u64,
+        /// Errno, if it failed: what was written is then in doubt for good, and no later sync makes it durable.
+        result: Result<(), i32>,
+    },
+    /// All of a buffer was written to a file and is durable, unless it failed.
+    Written {
+        /// The number that was given with it.
+        ticket: u64,
+        /// The buffer that was given.
+        buffer: Vec<u8>,
+        /// Errno, if it failed: any part of the buffer may have been written.
+        result: Result<(), i32>,
+    },
     /// Another thread asked for attention.
     Woken,
 }
@@ -146,6 +272,22 @@ pub trait Io {
 
     /// Sets the idle seconds before keep-alive probes on connections accepted from now on; 0: never.
     fn set_keepalive(&mut self, seconds: u32);
+
+    /// Does slow work on files, beside this core; ends with [`Event::FileDone`].
+    fn file_task(&mut self, ticket: u64, task: FileTask);
+
+    /// Writes all of `bytes` at `offset_bytes`, now, as far as the page cache.
+    ///
+    /// # Errors
+    /// Errno; any part of the bytes may have been written.
+    fn write_file(&mut self, file: File, bytes: &[u8], offset_bytes: u64) -> Result<(), i32>;
+
+    /// Makes what was written to the file before this durable; ends with [`Event::Synced`]. Syncs may end in any order.
+    fn sync_file(&mut self, ticket: u64, file: File);
+
+    /// Writes all of `buffer` at `offset_bytes` and makes it durable; ends with [`Event::Written`]. Not ordered with
+    /// anything else under way.
+    fn write_and_sync(&mut self, ticket: u64, file: File, buffer: Vec<u8>, offset_bytes: u64);
 
     /// Wakes core `core` from a blocking turn.
     fn wake(&mut self, core: usize);

@@ -4,6 +4,8 @@
 //! bytes back.
 
 #[cfg(not(loom))]
+pub mod files;
+#[cfg(not(loom))]
 pub mod io;
 pub mod mesh;
 #[cfg(not(loom))]

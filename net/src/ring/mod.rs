@@ -5,8 +5,11 @@
 //! buffers from a ring that the kernel and this module share.
 
 mod buffers;
+mod files;
 mod setup;
 mod spin;
+#[cfg(test)]
+mod tests;
 
 use std::{io, os::fd::AsRawFd, time::Duration};
 
@@ -17,10 +20,11 @@ use io_uring::{
 
 use buffers::BufferRing;
 pub use buffers::ReceiveBuffer;
+use files::Files;
 pub use setup::{RingError, RingOptions, WakeHandle};
 use spin::{SPIN_NS, Spin};
 
-use crate::io::{Clock, Event, GENERATION_LIMIT, Io, ReceiveEnd, Socket, Token, Wait};
+use crate::io::{Clock, Event, File, FileTask, GENERATION_LIMIT, Io, ReceiveEnd, Socket, Token, Wait};
 use crate::socket;
 
 /// How long a turn that wants several completions waits for them before one is enough.
@@ -45,6 +49,8 @@ enum Kind {
     ReceiveInto,
     Send,
     Wake,
+    Sync,
+    Write,
     /// Operations whose completion says nothing: cancel, shutdown, close, wake-ups sent.
     Ignored,
 }
@@ -62,7 +68,9 @@ impl Kind {
             3 => Self::ReceiveInto,
             4 => Self::Send,
             5 => Self::Wake,
-            6 => Self::Ignored,
+            6 => Self::Sync,
+            7 => Self::Write,
+            8 => Self::Ignored,
             other => panic!("a completion of unknown kind {other}"),
         };
         (kind, Token { index: data as u32, generation: (data >> 32) as u32 & (GENERATION_LIMIT - 1) })
@@ -82,6 +90,7 @@ pub struct Ring {
     sending: Vec<Vec<u8>>,
     /// Buffers of receives into private memory under way, by connection index.
     receiving: Vec<Vec<u8>>,
+    files: Files,
     completions: Vec<(u64, i32, u32)>,
     next_completion: usize,
     /// Completions that come by themselves soon after the next submission: sends queued in this turn.
@@ -98,7 +107,7 @@ impl Ring {
     }
 
     fn push(&mut self, entry: squeue::Entry) {
-        // SAFETY: every buffer an entry points to is owned by `self` (sending, receiving, wake_value) until its
+        // SAFETY: every buffer an entry points to is owned by `self` (sending, receiving, files, wake_value) until its
         // completion was reaped, and `Drop` leaks those still under way.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
             self.enter(0, 0, None);
@@ -298,6 +307,24 @@ impl Io for Ring {
         }
     }
 
+    fn file_task(&mut self, ticket: u64, task: FileTask) {
+        self.files.give(ticket, task);
+    }
+
+    fn write_file(&mut self, file: File, bytes: &[u8], offset_bytes: u64) -> Result<(), i32> {
+        self.files.write(file, bytes, offset_bytes)
+    }
+
+    fn sync_file(&mut self, ticket: u64, file: File) {
+        let entry = self.files.begin_sync(ticket, file);
+        self.push(entry);
+    }
+
+    fn write_and_sync(&mut self, ticket: u64, file: File, buffer: Vec<u8>, offset_bytes: u64) {
+        let entry = self.files.begin_write(ticket, file, buffer, offset_bytes);
+        self.push(entry);
+    }
+
     fn wake(&mut self, core: usize) {
         let entry = opcode::MsgRingData::new(
             Fd(self.wakes[core].ring),
@@ -313,6 +340,7 @@ impl Io for Ring {
 
     fn turn(&mut self, wait: Wait) {
         assert!(self.next_completion == self.completions.len(), "a turn left completions unread");
+        assert!(self.files.done.is_empty(), "a turn left finished tasks unread");
         self.buffers.publish();
         match wait {
             Wait::Poll => self.enter(0, 0, None),
@@ -330,6 +358,13 @@ impl Io for Ring {
 
     fn next_event(&mut self) -> Option<Event<ReceiveBuffer>> {
         loop {
+            if let Some(done) = self.files.done.pop_front() {
+                return Some(Event::FileDone {
+                    ticket: done.ticket,
+                    buffer: done.buffer,
+                    result: done.result,
+                });
+            }
             let &(data, result, flags) = self.completions.get(self.next_completion)?;
             self.next_completion += 1;
             let (kind, connection) = Kind::split(data);
@@ -371,12 +406,22 @@ impl Io for Ring {
                     armed,
                 },
                 Kind::Wake => {
-                    // Index 0 is the event descriptor's read, 1 another ring's message.
+                    // Index 0 is the event descriptor's read, 1 another ring's message. The storage thread answers
+                    // before it writes to the event descriptor, so what was missed here is seen at the next read.
                     if connection.index == 0 {
                         self.arm_wake();
+                        self.files.take_answers();
                     }
                     Event::Woken
                 }
+                Kind::Sync => self.files.end_sync(connection.index, result),
+                Kind::Write => match self.files.end_write(connection.index, result) {
+                    Ok(event) => event,
+                    Err(rest) => {
+                        self.push(rest);
+                        continue;
+                    }
+                },
                 Kind::Ignored => continue,
             });
         }
@@ -393,6 +438,7 @@ impl Drop for Ring {
         for buffer in self.sending.drain(..).chain(self.receiving.drain(..)) {
             std::mem::forget(buffer);
         }
+        self.files.forget_operations();
         std::mem::forget(std::mem::take(&mut self.wake_value));
     }
 }

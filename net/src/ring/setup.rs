@@ -8,8 +8,8 @@ use std::{
 
 use io_uring::IoUring;
 
-use super::{BUFFER_GROUP, BufferRing, Ring, spin::Spin};
-use crate::socket::Listener;
+use super::{BUFFER_GROUP, BufferRing, Ring, files::Files, spin::Spin};
+use crate::{files::Storage, socket::Listener};
 
 /// What a ring is made of.
 pub struct RingOptions {
@@ -25,6 +25,10 @@ pub struct RingOptions {
     pub listeners: Vec<Listener>,
     /// The descriptor by which other threads wake this core.
     pub wake: WakeHandle,
+    /// The core's storage thread, started with the same `wake`.
+    pub storage: Storage,
+    /// The CPUs of the kernel's threads that do this ring's syncs; `None`: as the kernel chooses.
+    pub worker_cpus: Option<Vec<usize>>,
 }
 
 /// A handle by which any thread can wake a core, and another ring can do so without a system call of its own.
@@ -87,6 +91,9 @@ pub(super) fn new(options: RingOptions) -> Result<Ring, RingError> {
         .setup_clamp()
         .build(options.submission_entries)
         .map_err(at("io_uring_setup"))?;
+    if let Some(cpus) = &options.worker_cpus {
+        place_workers(&ring, cpus).map_err(at("placing the ring's workers"))?;
+    }
     let buffers = BufferRing::new(&ring, BUFFER_GROUP, options.buffer_count, options.buffer_size_bytes)
         .map_err(at("registering receive buffers"))?;
     let mut own_wake = options.wake;
@@ -101,6 +108,7 @@ pub(super) fn new(options: RingOptions) -> Result<Ring, RingError> {
         own_wake,
         sending: Vec::new(),
         receiving: Vec::new(),
+        files: Files::new(options.storage),
         completions: Vec::with_capacity(options.completion_entries as usize),
         next_completion: 0,
         sends_queued: 0,
@@ -110,6 +118,22 @@ pub(super) fn new(options: RingOptions) -> Result<Ring, RingError> {
     };
     ring.arm_wake();
     Ok(ring)
+}
+
+/// Lets the kernel's threads that work for this ring run on `cpus` only.
+fn place_workers(ring: &IoUring, cpus: &[usize]) -> io::Result<()> {
+    if cpus.is_empty() || cpus.iter().any(|&cpu| cpu >= libc::CPU_SETSIZE as usize) {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: all-zero bytes are the empty set, and every number is within it.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        for &cpu in cpus {
+            libc::CPU_SET(cpu, &mut set);
+        }
+        set
+    };
+    ring.submitter().register_iowq_aff(&set)
 }
 
 impl Ring {

@@ -1,0 +1,143 @@
+//! Slow work on files, beside the cores: opening, preparing, publishing, removing.
+//!
+//! Every core has a storage thread of its own. That keeps its tasks in order with nothing but a channel, and no core's
+//! long task ever stands before another's; a thread that waits costs nothing but its stack. Invariants:
+//!
+//! - **Order.** Tasks are done, and answered, in the order given.
+//! - **Two holders of a descriptor.** The thread opens a file and keeps it under its number; the core holds it as well,
+//!   from the answer on until it gives a task that closes the number. Whoever lets go last closes it, and the core
+//!   passes what it would close back to the thread: taking a large removed file down takes time.
+//! - **Nothing is cut off.** Dropping the [`Storage`] waits until everything that was given is done.
+
+mod disk;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::{
+    fs, io,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use disk::Disk;
+pub(crate) use disk::errno;
+
+use crate::{
+    io::{File, FileTask},
+    ring::WakeHandle,
+};
+
+/// How much the storage threads yield to the cores, as a nice value: about a tenth of a core's share of a CPU.
+const NICE: i32 = 10;
+
+/// What a storage thread is asked to do.
+enum Request {
+    /// To do a task and answer with this ticket.
+    Task(u64, FileTask),
+    /// To close a file that was closed by number before, while a sync was under way.
+    LetGo(fs::File),
+}
+
+/// What a task changed about a number.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// Nothing.
+    None,
+    /// It is open, for the core as well.
+    Opened(File, Arc<fs::File>),
+    /// It is closed.
+    Closed(File),
+}
+
+/// The answer to a task.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) ticket: u64,
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) result: Result<(), i32>,
+    pub(crate) change: Change,
+}
+
+/// A core's storage thread, as the core holds it.
+pub struct Storage {
+    /// Taken only when this is dropped.
+    requests: Option<mpsc::Sender<Request>>,
+    answers: mpsc::Receiver<Done>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Storage {
+    /// Starts the storage thread of core `core`, which `wake` wakes when a task was done. The thread may run on the
+    /// CPUs of the calling one.
+    ///
+    /// # Errors
+    /// When there cannot be another thread.
+    pub fn start(core: usize, wake: WakeHandle) -> io::Result<Self> {
+        let (requests, to_do) = mpsc::channel();
+        let (done, answers) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name(format!("storage-{core}"))
+            .spawn(move || serve(&to_do, &done, &wake))?;
+        Ok(Self { requests: Some(requests), answers, thread: Some(thread) })
+    }
+
+    /// Gives a task.
+    pub(crate) fn give(&self, ticket: u64, task: FileTask) {
+        self.request(Request::Task(ticket, task));
+    }
+
+    /// Lets go of a descriptor; if nobody else holds it, the thread closes it.
+    pub(crate) fn let_go(&self, descriptor: Arc<fs::File>) {
+        if let Some(last) = Arc::into_inner(descriptor) {
+            self.request(Request::LetGo(last));
+        }
+    }
+
+    /// The next answer, if one is there.
+    pub(crate) fn answer(&self) -> Option<Done> {
+        self.answers.try_recv().ok()
+    }
+
+    fn request(&self, request: Request) {
+        let requests = self.requests.as_ref().expect("taken only when dropped");
+        assert!(requests.send(request).is_ok(), "the storage thread ended early");
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // It ended by panicking: that was reported, and nothing is left to wait for.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(requests: &mpsc::Receiver<Request>, answers: &mpsc::Sender<Done>, wake: &WakeHandle) {
+    yield_to_cores();
+    let mut disk = Disk::default();
+    for request in requests {
+        match request {
+            Request::Task(ticket, task) => {
+                let done = disk.perform(ticket, task);
+                // Nobody waits for it any more when the core has ended.
+                if answers.send(done).is_ok() {
+                    wake.wake();
+                }
+            }
+            Request::LetGo(file) => drop(file),
+        }
+    }
+}
+
+/// Makes the calling thread give way to the cores. Where the kernel refuses, it works without.
+fn yield_to_cores() {
+    // SAFETY: the parameter is a local; 0 names the calling thread in both calls.
+    unsafe {
+        let mut parameter: libc::sched_param = std::mem::zeroed();
+        parameter.sched_priority = 0;
+        libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameter);
+        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
+    }
+}

@@ -1,0 +1,220 @@
+use std::{fs, path::PathBuf, time::Duration};
+
+use super::*;
+use crate::files::{Storage, tests::Directory};
+
+fn ring_with(submission_entries: u32, worker_cpus: Option<Vec<usize>>) -> Result<Ring, RingError> {
+    let wake = WakeHandle::new().unwrap();
+    let storage = Storage::start(0, wake.clone()).unwrap();
+    Ring::new(RingOptions {
+        submission_entries,
+        completion_entries: 64,
+        buffer_count: 2,
+        buffer_size_bytes: 4096,
+        listeners: Vec::new(),
+        wake,
+        storage,
+        worker_cpus,
+    })
+}
+
+fn ring() -> Ring {
+    ring_with(4, None).unwrap()
+}
+
+impl Ring {
+    /// Waits for `count` events of files.
+    fn file_events(&mut self, count: usize) -> Vec<Event<ReceiveBuffer>> {
+        let mut events = Vec::new();
+        for _ in 0..1000 {
+            self.turn(Wait::Block { events: 1, timeout: Some(Duration::from_secs(10)) });
+            while let Some(event) = self.next_event() {
+                if !matches!(event, Event::Woken) {
+                    events.push(event);
+                }
+            }
+            if events.len() >= count {
+                break;
+            }
+        }
+        assert_eq!(events.len(), count, "{events:?}");
+        events
+    }
+
+    /// Does a task, which must succeed.
+    fn done(&mut self, task: FileTask) {
+        self.file_task(1, task);
+        let events = self.file_events(1);
+        assert!(matches!(events[0], Event::FileDone { ticket: 1, result: Ok(()), .. }), "{events:?}");
+    }
+
+    fn prepare(&mut self, file: File, path: PathBuf, length_bytes: u64) {
+        self.done(FileTask::Prepare { file, path, length_bytes, recycle: None, is_written: true });
+    }
+}
+
+#[test]
+fn a_write_is_there_at_once_and_a_sync_completes() {
+    let (directory, mut ring) = (Directory::new(), ring());
+    let path = directory.path("a");
+    ring.prepare(File(5), path.clone(), 4096);
+    assert_eq!(ring.write_file(File(5), b"hello", 100), Ok(()));
+    assert_eq!(&fs::read(&path).unwrap()[98..107], b"\0\0hello\0\0");
+    ring.sync_file(77, File(5));
+    let events = ring.file_events(1);
+    assert!(matches!(events[0], Event::Synced { ticket: 77, result: Ok(()) }), "{events:?}");
+}
+
+#[test]
+fn more_syncs_than_the_queue_holds_all_complete() {
+    let (directory, mut ring) = (Directory::new(), ring());
+    ring.prepare(File(0), directory.path("a"), 4096);
+    for ticket in 0..40 {
+        ring.sync_file(ticket, File(0));
+    }
+    let mut tickets: Vec<u64> = ring
+        .file_events(40)
+        .into_iter()
+        .map(|event| match event {
+            Event::Synced { ticket, result: Ok(()) } => ticket,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    tickets.sort_unstable();
+    assert!(tickets.into_iter().eq(0..40));
+}
+
+#[test]
+fn written_and_synced_buffers_come_back() {
+    let (directory, mut ring) = (Directory::new(), ring());
+    let path = directory.path("a");
+    ring.prepare(File(0), path.clone(), 1 << 20);
+    let pieces: Vec<Vec<u8>> = (1..=8_u8).map(|byte| vec![byte; 100_000]).collect();
+    for (number, piece) in pieces.iter().enumerate() {
+        ring.write_and_sync(number as u64, File(0), piece.clone(), number as u64 * 100_000);
+    }
+    for event in ring.file_events(8) {
+        let Event::Written { ticket, buffer, result: Ok(()) } = event else { panic!("{event:?}") };
+        assert_eq!(buffer, pieces[ticket as usize]);
+    }
+    assert_eq!(&fs::read(&path).unwrap()[..800_000], pieces.concat());
+}
+
+#[test]
+fn a_short_write_goes_on_where_it_ended() {
+    let (directory, mut ring) = (Directory::new(), ring());
+    let path = directory.path("a");
+    ring.prepare(File(0), path.clone(), 100);
+    // The kernel seldom writes less than it was given: the first entry is kept from it, and is said to have written
+    // four bytes.
+    ring.files.begin_write(9, File(0), b"0123456789".to_vec(), 20);
+    let rest = ring.files.end_write(0, 4).unwrap_err();
+    ring.push(rest);
+    let event = ring.file_events(1).pop().unwrap();
+    let Event::Written { ticket: 9, buffer, result: Ok(()) } = event else { panic!("{event:?}") };
+    assert_eq!(buffer, b"0123456789");
+    assert_eq!(&fs::read(&path).unwrap()[20..31], b"\0\0\0\x00456789\0");
+}
+
+#[test]
+fn a_write_that_fails_or_gets_nowhere_ends() {
+    let (directory, mut ring) = (Directory::new(), ring());
+    ring.prepare(File(0), directory.path("a"), 100);
+    for (said, errno) in [(0, libc::EIO), (-libc::ENOSPC, libc::ENOSPC)] {
+        // The entry is never submitted: the kernel's part is played here.
+        ring.files.begin_write(9, File(0), b"bytes".to_vec(), 0);
+        let event = ring.files.end_write(0, said).unwrap();
+        assert!(matches!(event, Event::Written { result: Err(got), .. } if got == errno), "{event:?}");
+    }
+    ring.files.begin_sync(9, File(0));
+    let event = ring.files.end_sync(0, -libc::EIO);
+    assert!(matches!(event, Event::Synced { result: Err(libc::EIO), .. }), "{event:?}");
+}
+
+#[test]
+fn writing_fails_with_its_errno() {
+    let (directory, mut ring) = (Directory::new(), ring());
+    ring.prepare(File(0), directory.path("a"), 100);
+    assert_eq!(ring.write_file(File(0), b"bytes", 1 << 63), Err(libc::EINVAL));
+    ring.write_and_sync(3, File(0), b"bytes".to_vec(), (1 << 63) - 2);
+    let event = ring.file_events(1).pop().unwrap();
+    let Event::Written { ticket: 3, buffer, result: Err(_) } = event else { panic!("{event:?}") };
+    assert_eq!(buffer, b"bytes");
+}
+
+#[test]
+fn a_number_is_used_again_while_its_last_file_still_syncs() {
+    let (directory, mut ring) = (Directory::new(), ring());
+    let path = |number: u64| directory.path(&number.to_string());
+    ring.prepare(File(0), path(0), 4096);
+    for number in 1..50_u64 {
+        assert_eq!(ring.write_file(File(0), &number.to_le_bytes(), 0), Ok(()));
+        ring.sync_file(number, File(0));
+        if number % 2 == 0 {
+            ring.file_task(number, FileTask::Close { file: File(0) });
+        } else {
+            ring.file_task(number, FileTask::Discard { file: File(0), path: path(number - 1) });
+        }
+        let (file, path) = (File(0), path(number));
+        ring.file_task(
+            number,
+            FileTask::Prepare { file, path, length_bytes: 4096, recycle: None, is_written: false },
+        );
+        for event in ring.file_events(3) {
+            match event {
+                Event::Synced { ticket, result } | Event::FileDone { ticket, result, .. } => {
+                    assert_eq!((ticket, result), (number, Ok(())));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // Discarded: every even one.
+    let mut kept: Vec<u64> = directory.names().iter().map(|name| name.parse().unwrap()).collect();
+    kept.sort_unstable();
+    assert!(kept.iter().copied().eq((1..50).step_by(2)));
+    for number in &kept[..kept.len() - 1] {
+        assert_eq!(fs::read(path(*number)).unwrap()[..8], (number + 1).to_le_bytes());
+    }
+}
+
+#[test]
+fn a_file_given_up_before_it_was_open_is_not_open() {
+    let (directory, mut ring) = (Directory::new(), ring());
+    let (file, path) = (File(0), directory.path("a"));
+    ring.file_task(
+        1,
+        FileTask::Prepare { file, path: path.clone(), length_bytes: 100, recycle: None, is_written: false },
+    );
+    ring.file_task(2, FileTask::Discard { file, path: path.clone() });
+    ring.file_events(2);
+    assert!(directory.names().is_empty());
+    ring.prepare(file, path, 100);
+    assert_eq!(ring.write_file(file, b"bytes", 0), Ok(()));
+}
+
+#[test]
+fn workers_are_placed_where_told() {
+    let (directory, mut ring) = (Directory::new(), ring_with(4, Some(vec![allowed_cpu()])).unwrap());
+    ring.prepare(File(0), directory.path("a"), 100);
+    ring.sync_file(1, File(0));
+    ring.file_events(1);
+}
+
+#[test]
+fn workers_that_cannot_be_placed_are_refused() {
+    for cpus in [vec![], vec![allowed_cpu(), libc::CPU_SETSIZE as usize]] {
+        let Err(error) = ring_with(4, Some(cpus)) else { panic!("there are no such CPUs") };
+        assert_eq!(error.step, "placing the ring's workers");
+    }
+}
+
+/// A CPU that this thread may use.
+fn allowed_cpu() -> usize {
+    // SAFETY: the set is a local; every number asked for is within it.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        assert_eq!(libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set), 0);
+        (0..libc::CPU_SETSIZE as usize).find(|&cpu| libc::CPU_ISSET(cpu, &set)).unwrap()
+    }
+}
