@@ -1,0 +1,246 @@
+//! Reading journals again after any crash: what is kept, what every shard comes to, and every entry once more.
+//!
+//! Three steps, none of which does I/O itself or changes a file. [`scan`] reads everything once, finds where each journal
+//! ends, and refuses what no crash explains. The caller then makes sure that what is kept is durable, as
+//! [`Segment::synced_to`] says, and durably records [`Scan::next_manifest`], before it writes to any journal. [`Scan::replay`], called by every core for its shards, visits the
+//! entries behind the shards' snapshots.
+//!
+//! Invariants:
+//!
+//! - A shard's records order by (epoch, ownership, sequence, offset). A later one at index `i` replaces everything at `i` and
+//!   after, whatever the terms; a segment's header, which names the log's last index, replaces everything after that.
+//! - In the newest epoch, the first thing that is wrong at or above the highest `synced_to` of any sound block of that
+//!   journal is its tail, which is dropped, valid or not. What is wrong below it is corruption. Earlier journals end at
+//!   their cuts, and whatever is wrong before those is corruption.
+//! - A group of records is kept whole or dropped whole; a record with fragments too.
+//! - What is kept of each shard is contiguous from its snapshot on.
+//!
+//! What writers must do for this: a segment's file is there, durably, before its predecessor is sealed; a shard's first
+//! record on another core comes behind a segment header that lists it, with a higher ownership; a snapshot gets its
+//! name only once the journal is synced up to where its last entry ends, and its predecessor is removed only once
+//! its mark is synced; a snapshot either ends where no prepared part of a transaction is unfinished, or holds those that
+//! are; segments of a journal are removed or recycled oldest first, and not while they hold the prepared part of a
+//! transaction that no snapshot covers as finished, or a decision that somebody may still ask for.
+
+mod error;
+mod files;
+mod merge;
+mod replay;
+pub mod segment;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+pub use error::{RecoveryError, ReplayError};
+pub use replay::{Entry, EntryKind, Replayed, Unfinished};
+
+use self::{files::CoreScan, walk::JournalScan};
+use crate::{
+    format::{Position, ShardState},
+    manifest::{Cut, Manifest, Start, Truncation},
+    names,
+};
+
+/// The data directory, as recovery sees it.
+pub trait Directory: Sync {
+    /// The names of all files, in any order.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Replaces what the buffer holds by a whole file.
+    fn read(&self, name: &str, buffer: &mut Vec<u8>) -> io::Result<()>;
+
+    /// Replaces what the buffer holds by a file's first bytes, or all of it if it is shorter.
+    fn read_head(&self, name: &str, bytes: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
+        self.read(name, buffer)?;
+        buffer.truncate(bytes);
+        Ok(())
+    }
+}
+
+/// How to scan.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanOptions {
+    /// Drop what is damaged, and everything that depends on it, instead of refusing.
+    pub truncate: bool,
+    /// So many threads read at once.
+    pub threads: usize,
+}
+
+/// What the journals hold, as far as it is kept.
+pub struct Scan {
+    /// In order of epoch, then core.
+    journals: Vec<JournalScan>,
+    cuts: Vec<Cut>,
+    truncations: Vec<Truncation>,
+    /// By shard.
+    states: Vec<ShardState>,
+    /// By shard.
+    snapshots: Vec<Option<Snapshot>>,
+    segments: Vec<Segment>,
+    empty: Vec<String>,
+    /// By core: the highest sequence of a file.
+    last_sequences: Vec<(u16, u32)>,
+    lost: Option<Lost>,
+    /// In order.
+    committed: Vec<u64>,
+}
+
+/// The snapshot that a shard's replay begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its file.
+    pub name: String,
+    /// The index of the last entry that it covers.
+    pub index: u64,
+}
+
+/// A segment file that belongs to a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its file.
+    pub name: String,
+    /// The core that wrote it.
+    pub core: u16,
+    /// The epoch in which that was.
+    pub epoch: u64,
+    /// Its number.
+    pub sequence: u32,
+    /// What lies here or behind, in bytes, is dropped; 0: nothing of the file is needed.
+    pub end: u32,
+    /// What lies from here to `end` was perhaps never durable: it is to be written again, then synced, before the next manifest
+    /// is recorded. A sync alone does not do if an earlier one failed.
+    pub synced_to: u32,
+    /// Its shards, and the highest index of a record of each, 0 if there is none.
+    pub shards: Vec<(u16, u64)>,
+}
+
+/// What was safely on disk once, or should have been, and is dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// What, in sentences.
+    pub sentence: String,
+    /// Files that something is dropped of, and from which offset on, in bytes.
+    pub places: Vec<(String, u32)>,
+}
+
+/// Scans all journals of a directory.
+pub fn scan<D: Directory>(
+    directory: &D,
+    manifest: &Manifest,
+    options: ScanOptions,
+) -> Result<Scan, RecoveryError> {
+    let mut names = directory.list().map_err(RecoveryError::List)?;
+    names.sort_unstable();
+    names.dedup();
+    let mut segments: Vec<(u16, u32)> = names.iter().filter_map(|name| names::parse_segment(name)).collect();
+    segments.sort_unstable();
+    let cores: Vec<(u16, Vec<u32>)> = segments
+        .chunk_by(|one, other| one.0 == other.0)
+        .map(|files| (files[0].0, files.iter().map(|file| file.1).collect()))
+        .collect();
+    let scans = in_parallel(options.threads, &cores, |(core, sequences)| {
+        files::scan_core(directory, manifest, options, *core, sequences)
+    });
+    let scans: Vec<CoreScan> = scans.into_iter().collect::<Result<_, _>>()?;
+    merge::merge(manifest, options, scans, names.iter().filter_map(|name| names::parse_snapshot(name)))
+}
+
+impl Scan {
+    /// Where all earlier journals end that have a file left, those of the newest epoch included: to be recorded durably in
+    /// the manifest, with the next epoch, before anything is written to a journal.
+    pub fn cuts(&self) -> &[Cut] {
+        &self.cuts
+    }
+
+    /// The manifest that is to be recorded before anything is written to a journal: of the next epoch, with all starts and cuts.
+    /// `manifest` is the one that was scanned with.
+    pub fn next_manifest(&self, manifest: &Manifest) -> Manifest {
+        Manifest {
+            epoch: manifest.epoch + 1,
+            must_not_vote: manifest.must_not_vote || self.lost.is_some(),
+            starts: self.starts(),
+            cuts: self.cuts.clone(),
+            truncations: self.truncations.clone(),
+            ..manifest.clone()
+        }
+    }
+
+    /// The first segment of the core's next journal, which must begin with just this one: no segment file of the core, spare
+    /// ones included, has it or a higher one.
+    pub fn next_sequence(&self, core: u16) -> u32 {
+        let last = self.last_sequences.iter().find(|(known, _)| *known == core);
+        last.map_or(1, |(_, sequence)| sequence + 1)
+    }
+
+    fn starts(&self) -> Vec<Start> {
+        let cores = self.last_sequences.iter();
+        cores.map(|(core, _)| Start { core: *core, sequence: self.next_sequence(*core) }).collect()
+    }
+
+    /// What every shard comes to, by shard: for the header of the first segment that holds it. Ownership is zero.
+    ///
+    /// If the snapshot is newer than everything that is kept of the log, as a truncation may leave it, `last_index` is the
+    /// snapshot's. Its term is 0 unless a mark tells it, and shard time that of the log: the snapshot's file knows both.
+    pub fn states(&self) -> Vec<ShardState> {
+        self.states.clone()
+    }
+
+    /// The snapshot that each shard's replay begins with, by shard.
+    pub fn snapshots(&self) -> &[Option<Snapshot>] {
+        &self.snapshots
+    }
+
+    /// The segments that belong to journals, in order of epoch, core and sequence. Those of one epoch and core may be removed
+    /// in this order, once the running journals' headers for all their shards are durable.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Segment files that hold nothing: they can be removed, or recycled under a higher sequence.
+    pub fn empty(&self) -> &[String] {
+        &self.empty
+    }
+
+    /// What was dropped because of [`ScanOptions::truncate`]. The caller copies the files before it goes on.
+    pub fn lost(&self) -> Option<&Lost> {
+        self.lost.as_ref()
+    }
+}
+
+/// Does something with every item, on so many threads; returns what came of each, in order.
+fn in_parallel<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(items.len()));
+    let run = || {
+        while let Some((place, item)) = {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            items.get(place).map(|item| (place, item))
+        } {
+            let result = work(item);
+            results.lock().unwrap_or_else(PoisonError::into_inner).push((place, result));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(items.len()) {
+            scope.spawn(run);
+        }
+        run();
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_unstable_by_key(|(place, _)| *place);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Where a segment's record lies in order, within its journal.
+const fn place(sequence: u32, offset: usize) -> Position {
+    Position::new(sequence, offset as u32)
+}
