@@ -6,7 +6,11 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, Barrier, mpsc},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -14,15 +18,17 @@ use std::{
 use duva_engine::{Hasher, Settings, Shard, Shards};
 use duva_net::{
     Listener,
+    files::Storage,
     mesh::{Endpoint, mesh},
-    ring::{Ring, RingError, RingOptions, WakeHandle},
+    ring::{Ring, RingOptions, WakeHandle},
 };
 
 use crate::{
     config::Config,
-    core::{Core, admin::Shared, batch::Batch, commit::Executor, node::Node},
+    core::{Core, admin::Shared, batch::Batch, commit::Executor, log::Log, node::Node},
     logging::Logging,
     startup,
+    storage::{self, Store},
 };
 
 /// Entries of each ring's submission queue: a turn's operations.
@@ -42,11 +48,6 @@ const MESH_CAPACITY: usize = 4;
 
 /// Stack of a core's thread.
 const STACK_BYTES: usize = 2 << 20;
-
-/// The seed of the keyspace's hash, fixed for data that is not kept on disk.
-fn hash_seed() -> io::Result<u64> {
-    random_u64()
-}
 
 /// Starts the server and serves until it is told to stop.
 ///
@@ -78,6 +79,8 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
     if let Some(path) = &unix_path {
         patiently(|| startup::prepare_unix_socket(path)).map_err(sentence)?;
     }
+    let store = Arc::new(Store::open(&config)?);
+    config.shards = store.shards();
     block_signals();
     let listeners = Listeners::open(&config, &addresses, unix_path.as_deref())?;
     let unix_number = unix_path.is_some().then_some(addresses.len() as u32);
@@ -86,9 +89,26 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
     let shared = Arc::new(Shared::new(config.clone(), unix_number, config.port, started_ms, run_id));
     let log = logging.clone();
     shared.set_process_settings(Box::new(move |config| log.set_level(config.log_level)));
-    let seed = hash_seed().map_err(|error| format!("reading random bytes: {error}"))?;
+    if let Some(earlier) = store.earlier() {
+        shared.set_earlier_segments(Arc::clone(earlier));
+    }
     let all_listeners: Vec<Listener> = listeners.by_core.iter().flatten().cloned().collect();
-    let threads = start_cores(&config, &shared, listeners, seed)?;
+    let is_serving = Arc::new(AtomicBool::new(false));
+    let for_signals = (Arc::clone(&shared), Arc::clone(&is_serving), unix_path.clone());
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            let (shared, is_serving, unix_path) = for_signals;
+            handle_signals(&shared, &logging, || {
+                if !is_serving.load(Ordering::Acquire) {
+                    leave_early(unix_path.as_deref());
+                }
+            });
+        })
+        .map_err(|error| format!("starting the signal thread: {error}"))?;
+    let threads = start_cores(&config, &shared, listeners, &store)
+        .inspect_err(|_| unix_path.as_deref().into_iter().for_each(remove_unix_socket))?;
+    is_serving.store(true, Ordering::Release);
     for address in &addresses {
         tracing::info!(%address, "listening");
     }
@@ -102,24 +122,28 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
         process = std::process::id(),
         "ready to accept connections"
     );
-    let for_signals = Arc::clone(&shared);
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || handle_signals(&for_signals, &logging))
-        .map_err(|error| format!("starting the signal thread: {error}"))?;
     for thread in threads {
         // A core that panics aborts the process; joining only waits.
         thread.join().map_err(|_| "a core ended early".to_owned())?;
     }
     // The kernel takes rings down in the background, and they hold the listeners as well.
     all_listeners.iter().for_each(Listener::shut_down);
-    if let Some(path) = &unix_path
-        && let Err(error) = std::fs::remove_file(path)
-    {
-        tracing::warn!(path = %path.display(), "removing the Unix socket: {error}");
-    }
+    unix_path.as_deref().into_iter().for_each(remove_unix_socket);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Ends the process while it loads: nothing was changed yet that a kill at this moment could harm.
+fn leave_early(unix_path: Option<&Path>) -> ! {
+    tracing::info!("stopped while loading");
+    unix_path.into_iter().for_each(remove_unix_socket);
+    std::process::exit(0)
+}
+
+fn remove_unix_socket(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), "removing the Unix socket: {error}");
+    }
 }
 
 /// Tries again for a second: the listeners of a server that was killed go with its rings, which the kernel takes down
@@ -180,17 +204,20 @@ struct Start {
     shared: Arc<Shared>,
     endpoint: Endpoint<Batch>,
     listeners: Vec<Listener>,
-    seed: u64,
-    ready: mpsc::Sender<Result<(usize, WakeHandle), RingError>>,
+    wake: WakeHandle,
+    storage: Storage,
+    store: Arc<Store>,
+    ready: mpsc::Sender<Result<(usize, WakeHandle), String>>,
     wakes: mpsc::Receiver<Vec<WakeHandle>>,
     all_ready: Arc<Barrier>,
 }
 
+/// Starts the cores, which load what is on disk; they serve once all of it is loaded and the start is durable.
 fn start_cores(
     config: &Config,
     shared: &Arc<Shared>,
     listeners: Listeners,
-    seed: u64,
+    store: &Arc<Store>,
 ) -> Result<Vec<thread::JoinHandle<()>>, String> {
     let cores = usize::from(config.cores);
     let (ready, readies) = mpsc::channel();
@@ -202,13 +229,19 @@ fn start_cores(
     for (core, (endpoint, listeners)) in endpoints.into_iter().zip(listeners.by_core).enumerate() {
         let (wake_sender, wakes) = mpsc::channel();
         wake_senders.push(wake_sender);
+        let wake = WakeHandle::new().map_err(|error| format!("eventfd: {error}"))?;
+        // Started here, so that it is not confined to the core's CPU.
+        let storage = Storage::start(core, wake.clone())
+            .map_err(|error| format!("starting the storage thread of core {core}: {error}"))?;
         let start = Start {
             core,
             config: Arc::clone(&config),
             shared: Arc::clone(shared),
             endpoint,
             listeners,
-            seed,
+            wake,
+            storage,
+            store: Arc::clone(store),
             ready: ready.clone(),
             wakes,
             all_ready: Arc::clone(&all_ready),
@@ -223,15 +256,17 @@ fn start_cores(
     drop(ready);
     let mut wakes: Vec<Option<WakeHandle>> = vec![None; cores];
     for result in readies {
-        // When one core cannot start, the others end as their channel closes.
-        let (core, wake) = result
-            .map_err(|error| format!("{}: {}", error.step, startup::explain_ring_refusal(&error.error)))?;
+        // When one core cannot start, the others end as their channel closes, or with the process.
+        let (core, wake) = result?;
         wakes[core] = Some(wake);
     }
     let wakes: Vec<WakeHandle> = wakes.into_iter().flatten().collect();
     if wakes.len() < cores {
         return Err("a core ended before it was ready".to_owned());
     }
+    store.commit()?;
+    let (keys_loaded, keys_expired) = store.keys();
+    shared.save_status().loaded(keys_loaded, keys_expired);
     let to_wake = wakes.clone();
     shared.set_wake_all(Box::new(move || to_wake.iter().for_each(WakeHandle::wake)));
     for sender in wake_senders {
@@ -241,24 +276,32 @@ fn start_cores(
 }
 
 fn run_core(start: Start) {
-    let Start { core, config, shared, endpoint, listeners, seed, ready, wakes, all_ready } = start;
+    let Start { core, config, shared, endpoint, listeners, wake, storage, store, ready, wakes, all_ready } =
+        start;
     pin(&config, core);
     let listener_count = listeners.len() as u32;
-    let made = WakeHandle::new().map_err(|error| RingError { step: "eventfd", error }).and_then(|wake| {
-        Ring::new(RingOptions {
-            submission_entries: SUBMISSION_ENTRIES,
-            completion_entries: COMPLETION_ENTRIES,
-            buffer_count: BUFFER_COUNT,
-            buffer_size_bytes: BUFFER_SIZE_BYTES,
-            listeners,
-            wake,
-        })
+    let ring = Ring::new(RingOptions {
+        submission_entries: SUBMISSION_ENTRIES,
+        completion_entries: COMPLETION_ENTRIES,
+        buffer_count: BUFFER_COUNT,
+        buffer_size_bytes: BUFFER_SIZE_BYTES,
+        listeners,
+        wake,
+        storage,
+        worker_cpus: None,
     });
-    let mut ring = match made {
-        Ok(ring) => ring,
-        Err(error) => {
+    let made = ring
+        .map_err(|error| format!("{}: {}", error.step, startup::explain_ring_refusal(&error.error)))
+        .and_then(|ring| {
+            // The hash's seed may be an old one; what commands draw must not repeat.
+            let seed = random_u64().map_err(|error| format!("reading random bytes: {error}"))?;
+            Ok((ring, load(core, config, shared, endpoint, &store, seed)?))
+        });
+    let (mut ring, node) = match made {
+        Ok(made) => made,
+        Err(sentence) => {
             // Nobody listens any more only when another core has failed as well.
-            let _ = ready.send(Err(error));
+            let _ = ready.send(Err(sentence));
             return;
         }
     };
@@ -268,9 +311,35 @@ fn run_core(start: Start) {
     drop(ready);
     let Ok(wakes) = wakes.recv() else { return };
     ring.connect(wakes);
-    let node = node(core, config, shared, endpoint, seed);
     all_ready.wait();
     Core::new(ring, node, listener_count).run();
+}
+
+/// What core `core` knows at start, with what is on disk. What its commands draw comes from `seed`.
+///
+/// # Errors
+/// A sentence that names what cannot be loaded.
+pub fn load(
+    core: usize,
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    endpoint: Endpoint<Batch>,
+    store: &Store,
+    seed: u64,
+) -> Result<Node, String> {
+    let mut node = node(core, config, shared, endpoint, store.hash_seed());
+    node.executor.seed = seed;
+    let load = store.load_core(core, &node.owners, &mut node.executor)?;
+    if let Some(options) = &load.log
+        && let Some((id, snapshots)) = store.snapshots(options.journal.states())
+    {
+        node.saver.set_snapshots(id, snapshots);
+    }
+    node.log = load.log.map(|options| Box::new(Log::new(core, options)));
+    for unfinished in &load.unfinished {
+        storage::finish(&mut node, unfinished)?;
+    }
+    Ok(node)
 }
 
 /// What core `core` knows at start: its share of the shards, all empty.
@@ -282,12 +351,10 @@ pub fn node(
     seed: u64,
 ) -> Node {
     let shard_count = usize::from(config.shards);
-    let cores = usize::from(config.cores);
     let hasher = Hasher::new(seed);
     let settings = Settings { bulk_len_bytes_max: config.bulk_len_bytes_max };
     let mut shards = Shards::new(shard_count);
-    // Contiguous ranges: a walk over the slots visits core after core.
-    let owners: Vec<u16> = (0..shard_count).map(|shard| (shard * cores / shard_count) as u16).collect();
+    let owners = storage::owners(config.shards, config.cores);
     for (number, &owner) in owners.iter().enumerate() {
         if usize::from(owner) == core {
             shards.adopt(number, Box::new(Shard::new(shards.slots_of(number), hasher.clone())));
@@ -328,7 +395,8 @@ fn block_signals() {
     }
 }
 
-fn handle_signals(shared: &Shared, logging: &Logging) {
+/// Serves the process's signals. `before_stop` is called first when one of them stops the server.
+fn handle_signals(shared: &Shared, logging: &Logging, before_stop: impl Fn()) {
     loop {
         // SAFETY: the set is a local, initialised by sigemptyset; sigwait writes to a local.
         let signal = unsafe {
@@ -349,12 +417,13 @@ fn handle_signals(shared: &Shared, logging: &Logging) {
             continue;
         }
         tracing::info!(signal, "stopping");
-        shared.stop();
-        return;
+        before_stop();
+        shared.ask_to_stop();
     }
 }
 
-fn random_u64() -> io::Result<u64> {
+/// Random bits from the kernel.
+pub(crate) fn random_u64() -> io::Result<u64> {
     let mut value = 0_u64;
     // SAFETY: eight bytes are written to a local.
     let length = unsafe { libc::getrandom((&raw mut value).cast(), size_of::<u64>(), 0) };

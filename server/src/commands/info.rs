@@ -2,7 +2,15 @@
 
 use std::fmt::Write;
 
-use crate::core::{admin::Report, node::Node};
+use crate::core::{admin::Report, node::Node, persistence_report::PersistenceReport};
+
+macro_rules! lines {
+    ($text:expr, $($name:literal => $value:expr),+ $(,)?) => {
+        $( line($text, format_args!(concat!($name, ":{}"), $value)); )+
+    };
+}
+
+mod persistence;
 
 /// The sections, in order, and whether INFO without arguments shows them.
 const SECTIONS: [(&str, Section, bool); 9] = [
@@ -49,12 +57,6 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     let _ = text.write_fmt(arguments);
     text.push_str("\r\n");
-}
-
-macro_rules! lines {
-    ($text:expr, $($name:literal => $value:expr),+ $(,)?) => {
-        $( line($text, format_args!(concat!($name, ":{}"), $value)); )+
-    };
 }
 
 fn total(reports: &[Report], of: impl Fn(&Report) -> u64) -> u64 {
@@ -125,14 +127,11 @@ fn memory(_: &Node, reports: &[Report], text: &mut String) {
     );
 }
 
-fn persistence(_: &Node, _: &[Report], text: &mut String) {
-    lines!(text,
-        "loading" => 0,
-        "async_loading" => 0,
-        "rdb_bgsave_in_progress" => 0,
-        "aof_enabled" => 0,
-        "aof_rewrite_in_progress" => 0,
-    );
+fn persistence(node: &Node, reports: &[Report], text: &mut String) {
+    let mut total = PersistenceReport::default();
+    reports.iter().for_each(|report| total.merge(&report.persistence));
+    let status = node.shared.save_status().clone();
+    persistence::write(&node.config, &status, &total, node.executor.now_ms, text);
 }
 
 fn stats(_: &Node, reports: &[Report], text: &mut String) {

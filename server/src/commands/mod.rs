@@ -6,6 +6,7 @@
 mod client;
 mod connection;
 mod info;
+mod persistence;
 mod server;
 
 use duva_engine::{Reply, command::ServerCommand};
@@ -19,7 +20,7 @@ use crate::core::{
 };
 
 /// The Redis version whose behaviour clients can count on.
-const REDIS_VERSION: &str = "7.0.15";
+pub(crate) const REDIS_VERSION: &str = "7.0.15";
 
 /// Asks every core; the reply comes when all have answered.
 fn ask(
@@ -139,6 +140,10 @@ pub fn run(
         ServerCommand::Lolwut => server::lolwut(connection),
         ServerCommand::Wait => server::wait(node, connection, request),
         ServerCommand::Shutdown => server::shutdown(node, connection, request),
+        ServerCommand::Save => persistence::save(node, connection, request),
+        ServerCommand::BackgroundSave => persistence::save_in_background(node, connection, request),
+        ServerCommand::LastSave => persistence::last_save(node, connection),
+        ServerCommand::BackgroundRewrite => persistence::rewrite(node, connection, request),
         ServerCommand::Help => server::help(connection, request),
         ServerCommand::ClusterKeySlot => server::key_slot_of(connection, request),
     }

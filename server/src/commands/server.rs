@@ -8,6 +8,7 @@ use crate::core::{
     connection::{Connection, State},
     node::Node,
     request::Request,
+    save,
 };
 
 pub(super) fn config_get(node: &Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
@@ -77,9 +78,9 @@ pub(super) fn wait(node: &mut Node, connection: &mut Connection, request: &mut R
     Flow::Stop
 }
 
-pub(super) fn shutdown(node: &Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
+pub(super) fn shutdown(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
     let args = request.args();
-    let mut saves = None;
+    let (mut saves, mut is_forced) = (None, false);
     for index in 1..args.len() {
         let option = args.get(index);
         let is = |name: &str| option.eq_ignore_ascii_case(name.as_bytes());
@@ -89,12 +90,15 @@ pub(super) fn shutdown(node: &Node, connection: &mut Connection, request: &mut R
             saves = Some(true);
         } else if is("nosave") && saves != Some(true) {
             saves = Some(false);
-        } else if !is("now") && !is("force") {
+        } else if is("force") {
+            is_forced = true;
+        } else if !is("now") {
             return error(connection, "ERR syntax error");
         }
     }
-    if saves == Some(true) {
-        return error(connection, "ERR Errors trying to SHUTDOWN: this server does not save snapshots yet.");
+    if saves.unwrap_or(!node.config.save_points.is_empty()) {
+        tracing::info!(id = connection.id, "saving a snapshot to stop: a client asked for it");
+        return save::begin_stop(node, connection, is_forced);
     }
     tracing::info!(id = connection.id, "stopping: a client asked for it");
     node.shared.stop();

@@ -50,8 +50,14 @@ fn setting(key: &str, value: &DeValue<'_>) -> Result<(&'static ConfigOption, Str
     let Some(option) = ConfigOption::find(key.as_bytes()).filter(|option| option.name == key) else {
         return Err(unknown(key, value));
     };
-    if option.change == Change::Never {
-        return Err(format!("'{key}' cannot be set: {}", option.meaning));
+    match option.change {
+        Change::Never => return Err(format!("'{key}' cannot be set: {}", option.meaning)),
+        Change::OneStart => {
+            return Err(format!(
+                "'{key}' is meant for one start, and a file would keep it for all: use the flag --{key}"
+            ));
+        }
+        Change::RunTime | Change::Start | Change::StartProtected => {}
     }
     let text = text_of(value, option.form).ok_or_else(|| {
         let (expects, given) = (option.expects, type_name(value));
@@ -206,6 +212,11 @@ mod tests {
                 "databases = 16",
                 1,
                 "'databases' cannot be set: Databases that clients can SELECT; their number is fixed",
+            ),
+            (
+                "recover = \"truncate\"",
+                1,
+                "'recover' is meant for one start, and a file would keep it for all: use the flag --recover",
             ),
         ];
         for (text, line, expected) in cases {

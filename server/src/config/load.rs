@@ -146,7 +146,8 @@ impl Loading {
             return Err(self.conflict("cpus", &sentence));
         }
         let shards_min = SHARDS_PER_CORE_MIN * config.cores;
-        if !self.origins.contains_key("shards") {
+        config.is_shard_count_given = self.origins.contains_key("shards");
+        if !config.is_shard_count_given {
             config.shards = SHARD_COUNT_DEFAULT.max(shards_min.next_power_of_two());
         }
         if config.shards < shards_min {
@@ -161,6 +162,13 @@ impl Loading {
             return Err(
                 self.conflict(option, "turns TCP off, and without unixsocket there is nothing to listen on")
             );
+        }
+        if config.append_directory_name == config.snapshot_file_name {
+            let sentence = format!(
+                "is {}, and so is dbfilename: a file and a directory need two names",
+                config.snapshot_file_name
+            );
+            return Err(self.conflict("appenddirname", &sentence));
         }
         Ok(self.config)
     }
@@ -210,7 +218,10 @@ fn error(kind: ErrorKind, message: String) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{AppendFsync, Recovery, SavePoint, value},
+        *,
+    };
 
     /// Arguments, variables, and what is expected.
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
@@ -293,7 +304,13 @@ mod tests {
             "--client-output-buffer-limit",
             "normal 4 5 6",
             "--save",
-            "",
+            "900",
+            "1",
+            "--save",
+            "3600",
+            "1",
+            "300",
+            "100",
             "--appendonly",
             "no",
             "--bind",
@@ -301,10 +318,37 @@ mod tests {
             "*",
         ]);
         assert_eq!(config.clients_max, 6);
+        assert_eq!(value::print_save_points(&config.save_points), "3600 1 300 100");
         let limits = &config.output_buffer_limits;
         assert_eq!((limits.pubsub.hard_bytes, limits.normal.soft_seconds), (1024, 6));
         assert_eq!(limits.replica.hard_bytes, 256 << 20);
         assert_eq!(config.bind.iter().map(ToString::to_string).collect::<Vec<_>>(), ["::1", "0.0.0.0"]);
+    }
+
+    #[test]
+    fn what_is_set_about_persistence_is_what_the_server_is_told() {
+        let defaults = load(&[]);
+        assert!(defaults.append_only && defaults.save_points.is_empty());
+        assert_eq!(defaults.recovery, Recovery::None);
+        let file = File::new(
+            "persistence",
+            "appendonly = false\nappendfsync = \"always\"\nsegment-size = \"1mb\"\nsave = [60, 1]\nrdbcompression = false\n",
+        );
+        let config = load(&[
+            "--config",
+            file.path(),
+            "--recover",
+            "TRUNCATE",
+            "--segment-size",
+            "1gb",
+            "--dbfilename",
+            "d",
+        ]);
+        assert!(!config.append_only && !config.snapshot_is_compressed);
+        assert_eq!(config.append_fsync, AppendFsync::Always);
+        assert_eq!(config.segment_size_bytes, 1 << 30);
+        assert_eq!(config.save_points, [SavePoint { seconds: 60, changes: 1 }]);
+        assert_eq!((&*config.snapshot_file_name, config.recovery), ("d", Recovery::Truncate));
     }
 
     #[test]
@@ -321,7 +365,7 @@ mod tests {
     fn settings_that_contradict_one_another_are_refused_with_their_origin() {
         let file = File::new("conflict", "\n\nshards = 8\n");
         let place = format!("shards (by {}, line 3)", file.path());
-        let cases: [Case<'_>; 6] = [
+        let cases: [Case<'_>; 7] = [
             (&["--cores", "3", "--cpus", "0,1"], &[], "cpus (by flag) lists 2 CPUs for 3 cores"),
             (
                 &["--cores", "3"],
@@ -336,6 +380,11 @@ mod tests {
             (&["--config", file.path()], &[], &place),
             (&["--port", "0"], &[], "port (by flag) turns TCP off, and without unixsocket there is nothing"),
             (&["--bind", ""], &[], "bind (by flag) turns TCP off, and without unixsocket there is nothing"),
+            (
+                &["--dbfilename", "x"],
+                &[("DUVA_APPENDDIRNAME", "x")],
+                "appenddirname (by the variable DUVA_APPENDDIRNAME) is x, and so is dbfilename: a file and a directory",
+            ),
         ];
         for (arguments, variables, expected) in cases {
             let sentence = refusal(arguments, variables);
@@ -346,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_refused_with_its_flag_or_variable() {
-        let cases: [Case<'_>; 9] = [
+        let cases: [Case<'_>; 14] = [
             (
                 &["--maxclients", "many"],
                 &[],
@@ -368,16 +417,41 @@ mod tests {
                 "invalid value '48' for '--shards <COUNT>': argument must be a power of two",
             ),
             (
-                &["--appendonly", "yes"],
+                &["--appendonly", "maybe"],
                 &[],
-                "invalid value 'yes' for '--appendonly <YES/NO>': this release keeps data in memory only and has no \
-                 journal: set it to 'no'",
+                "invalid value 'maybe' for '--appendonly <YES/NO>': argument must be 'yes' or 'no'",
             ),
             (
-                &["--save", "900", "1"],
+                &["--save", "900", "1", "60"],
                 &[],
-                "invalid value '900 1' for '--save <POINTS>': this release keeps data in memory only and has no \
-                 snapshots: set it to ''",
+                "invalid value '900 1 60' for '--save <POINTS>': Invalid save parameters",
+            ),
+            (
+                &["--segment-size", "1023kb"],
+                &[],
+                "invalid value '1023kb' for '--segment-size <BYTES>': argument must be between 1048576 and 1073741824 \
+                 inclusive",
+            ),
+            (
+                &["--segment-size", "1025kb"],
+                &[],
+                "invalid value '1025kb' for '--segment-size <BYTES>': argument must be a multiple of 4096",
+            ),
+            (
+                &["--dbfilename", "a/b"],
+                &[],
+                "invalid value 'a/b' for '--dbfilename <NAME>': dbfilename can't be a path, just a filename",
+            ),
+            (
+                &["--appenddirname", ""],
+                &[],
+                "invalid value '' for '--appenddirname <NAME>': appenddirname can't be empty",
+            ),
+            (
+                &[],
+                &[("DUVA_RECOVER", "yes")],
+                "invalid value 'yes' for the variable DUVA_RECOVER: argument(s) must be one of the following: none, \
+                 truncate",
             ),
             (
                 &[],

@@ -24,7 +24,10 @@ use std::path::PathBuf;
 
 pub use load::Surroundings;
 pub use run_time::SetError;
-pub use types::{BindAddress, LogFormat, LogLevel, OutputBufferLimit, OutputBufferLimits, Password};
+pub use types::{
+    AppendFsync, BindAddress, LogFormat, LogLevel, OutputBufferLimit, OutputBufferLimits, Password, Recovery,
+    SavePoint,
+};
 
 /// The most cores one server runs on: with four shards a core, still far below the number of slots.
 pub const CORE_COUNT_MAX: u16 = 1024;
@@ -38,6 +41,12 @@ pub const SHARDS_PER_CORE_MIN: u16 = 4;
 /// The shards of a server whose configuration does not say, unless it has more than sixteen cores.
 pub const SHARD_COUNT_DEFAULT: u16 = 64;
 
+/// The smallest segment of a journal, in bytes.
+pub const SEGMENT_SIZE_BYTES_MIN: u32 = 1 << 20;
+
+/// The largest segment of a journal, in bytes.
+pub const SEGMENT_SIZE_BYTES_MAX: u32 = 1 << 30;
+
 /// Every setting, checked and ready to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -47,6 +56,8 @@ pub struct Config {
     pub cpus: Vec<u32>,
     /// Shards, a power of two (`shards`).
     pub shards: u16,
+    /// Whether `shards` was given, rather than left to the default. Not an option.
+    pub is_shard_count_given: bool,
     /// The directory that relative paths start from, once [`crate::startup::enter_directory`] entered it (`dir`).
     pub directory: PathBuf,
     /// The TCP port; 0: none (`port`).
@@ -74,6 +85,32 @@ pub struct Config {
     pub bulk_len_bytes_max: u64,
     /// What clients must present; empty: nothing (`requirepass`).
     pub password: Password,
+    /// Whether writes are journalled (`appendonly`).
+    pub append_only: bool,
+    /// When the journal is forced to the disk (`appendfsync`).
+    pub append_fsync: AppendFsync,
+    /// The journal's directory, a name in `directory` (`appenddirname`).
+    pub append_directory_name: String,
+    /// The length of the journal's segments, a multiple of 4096 (`segment-size`).
+    pub segment_size_bytes: u32,
+    /// How far the journal outgrows the last rewrite before it is rewritten by itself; 0: never
+    /// (`auto-aof-rewrite-percentage`).
+    pub rewrite_growth_percent: u32,
+    /// The smallest journal that is rewritten by itself (`auto-aof-rewrite-min-size`).
+    pub rewrite_size_bytes_min: u64,
+    /// When snapshots are saved by themselves; empty: never (`save`).
+    pub save_points: Vec<SavePoint>,
+    /// The snapshot that SAVE and BGSAVE write, a name in `directory` (`dbfilename`).
+    pub snapshot_file_name: String,
+    /// Whether strings in snapshots are compressed (`rdbcompression`).
+    pub snapshot_is_compressed: bool,
+    /// Whether snapshots have a checksum, written and verified (`rdbchecksum`).
+    pub snapshot_has_checksum: bool,
+    /// Whether writes are refused while there are save points and the last snapshot failed
+    /// (`stop-writes-on-bgsave-error`).
+    pub stop_writes_on_save_error: bool,
+    /// What this start does with a damaged journal (`recover`).
+    pub recovery: Recovery,
     /// What is logged (`loglevel`).
     pub log_level: LogLevel,
     /// How it is written (`log-format`).
@@ -89,6 +126,7 @@ impl Default for Config {
             cores: 1,
             cpus: Vec::new(),
             shards: SHARD_COUNT_DEFAULT,
+            is_shard_count_given: false,
             directory: PathBuf::from("."),
             port: 6379,
             bind: BindAddress::loopback(),
@@ -102,6 +140,18 @@ impl Default for Config {
             output_buffer_limits: OutputBufferLimits::default(),
             bulk_len_bytes_max: 512 << 20,
             password: Password::default(),
+            append_only: true,
+            append_fsync: AppendFsync::EverySecond,
+            append_directory_name: "appendonlydir".to_owned(),
+            segment_size_bytes: 64 << 20,
+            rewrite_growth_percent: 100,
+            rewrite_size_bytes_min: 64 << 20,
+            save_points: Vec::new(),
+            snapshot_file_name: "dump.rdb".to_owned(),
+            snapshot_is_compressed: true,
+            snapshot_has_checksum: true,
+            stop_writes_on_save_error: true,
+            recovery: Recovery::None,
             log_level: LogLevel::Notice,
             log_format: LogFormat::Text,
             log_file: None,

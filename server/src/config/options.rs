@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 
 use super::{
-    CORE_COUNT_MAX, Config, LogFormat, LogLevel, Password, SHARD_COUNT_MAX,
+    AppendFsync, CORE_COUNT_MAX, Config, LogFormat, LogLevel, Password, Recovery, SEGMENT_SIZE_BYTES_MAX,
+    SEGMENT_SIZE_BYTES_MIN, SHARD_COUNT_MAX,
     value::{self, Reason},
 };
 
@@ -60,6 +61,8 @@ pub(super) enum Change {
     Start,
     /// At the start only; CONFIG SET words the refusal as Redis does for settings that reach beyond the server.
     StartProtected,
+    /// At one start only, by flag or variable: a file would keep for every start what is meant for one.
+    OneStart,
     /// Nowhere: it is there to be read.
     Never,
 }
@@ -70,7 +73,7 @@ impl ConfigOption {
         format!("DUVA_{}", self.name.to_ascii_uppercase().replace('-', "_"))
     }
 
-    /// Whether flags, variables and files can set it.
+    /// Whether flags and variables can set it, and but for [`Change::OneStart`] files.
     pub(super) fn is_settable_at_start(&self) -> bool {
         self.change != Change::Never
     }
@@ -90,9 +93,16 @@ const CORES: &str = "Cores and shards";
 const NETWORK: &str = "Network";
 const CLIENTS: &str = "Clients";
 const DATA: &str = "Data";
+const PERSISTENCE: &str = "Persistence";
 const LOG: &str = "Logging";
 
 const MIB: u64 = 1 << 20;
+/// Redis's largest number of bytes.
+const BYTES_MAX: u64 = i64::MAX as u64;
+/// A segment is whole pages of the kernel.
+const SEGMENT_SIZE_UNIT_BYTES: u64 = 4096;
+/// The largest percentage that Redis accepts.
+const PERCENT_MAX: u32 = i32::MAX as u32;
 /// The longest time in seconds that Redis accepts.
 const SECONDS_MAX: u32 = i32::MAX as u32;
 
@@ -256,7 +266,9 @@ pub(super) static OPTIONS: &[ConfigOption] = &[
         expects: "a number of bytes such as \"64mb\", 1mb or more",
         form: Form::Bytes,
         change: Change::RunTime,
-        parse: |config, text| value::bytes(text, MIB).map(|bytes| config.query_buffer_bytes_max = bytes),
+        parse: |config, text| {
+            value::bytes(text, MIB..=BYTES_MAX).map(|bytes| config.query_buffer_bytes_max = bytes)
+        },
         print: |config| config.query_buffer_bytes_max.to_string().into(),
     },
     ConfigOption {
@@ -281,7 +293,9 @@ pub(super) static OPTIONS: &[ConfigOption] = &[
         expects: "a number of bytes such as \"64mb\", 1mb or more",
         form: Form::Bytes,
         change: Change::RunTime,
-        parse: |config, text| value::bytes(text, MIB).map(|bytes| config.bulk_len_bytes_max = bytes),
+        parse: |config, text| {
+            value::bytes(text, MIB..=BYTES_MAX).map(|bytes| config.bulk_len_bytes_max = bytes)
+        },
         print: |config| config.bulk_len_bytes_max.to_string().into(),
     },
     ConfigOption {
@@ -313,37 +327,161 @@ pub(super) static OPTIONS: &[ConfigOption] = &[
     },
     ConfigOption {
         name: "appendonly",
-        section: DATA,
+        section: PERSISTENCE,
         placeholder: "YES/NO",
-        default: "no",
-        meaning: "Whether writes are journalled; this release keeps data in memory only and accepts no alone",
-        expects: "\"no\" (or false)",
+        default: "yes",
+        meaning: "Whether every write is journalled, so that a restart loses none that was acknowledged",
+        expects: "\"yes\" or \"no\" (or true or false)",
         form: Form::YesNo,
+        change: Change::Start,
+        parse: |config, text| value::yes_or_no(text).map(|is_on| config.append_only = is_on),
+        print: |config| value::print_yes_or_no(config.append_only).into(),
+    },
+    ConfigOption {
+        name: "appendfsync",
+        section: PERSISTENCE,
+        placeholder: "WHEN",
+        default: "everysec",
+        meaning: "When the journal is forced to the disk: always (before a write is acknowledged), everysec (a power \
+                  loss costs at most a second) or no (when the kernel likes)",
+        expects: "always, everysec or no",
+        form: Form::Text,
         change: Change::RunTime,
-        parse: |_, text| match value::yes_or_no(text)? {
-            true => Err(Cow::Borrowed(
-                "this release keeps data in memory only and has no journal: set it to 'no'",
-            )),
-            false => Ok(()),
+        parse: |config, text| value::choice(text, &AppendFsync::NAMES).map(|when| config.append_fsync = when),
+        print: |config| config.append_fsync.name().into(),
+    },
+    ConfigOption {
+        name: "appenddirname",
+        section: PERSISTENCE,
+        placeholder: "NAME",
+        default: "appendonlydir",
+        meaning: "Directory of the journal, a plain name in dir",
+        expects: "a plain name of a directory",
+        form: Form::Text,
+        change: Change::Start,
+        parse: |config, text| value::directory_name(text).map(|name| config.append_directory_name = name),
+        print: |config| config.append_directory_name.clone().into(),
+    },
+    ConfigOption {
+        name: "segment-size",
+        section: PERSISTENCE,
+        placeholder: "BYTES",
+        default: "64mb",
+        meaning: "Bytes of one file of the journal: from 1mb to 1gb, a multiple of 4kb",
+        expects: "a number of bytes such as \"64mb\", from 1mb to 1gb",
+        form: Form::Bytes,
+        change: Change::Start,
+        parse: |config, text| {
+            let bytes = value::bytes(text, SEGMENT_SIZE_BYTES_MIN.into()..=SEGMENT_SIZE_BYTES_MAX.into())?;
+            if !bytes.is_multiple_of(SEGMENT_SIZE_UNIT_BYTES) {
+                return Err(Cow::Borrowed("argument must be a multiple of 4096"));
+            }
+            // Lossless: bounded by a `u32`.
+            config.segment_size_bytes = bytes as u32;
+            Ok(())
         },
-        print: |_| b"no".to_vec(),
+        print: |config| config.segment_size_bytes.to_string().into(),
+    },
+    ConfigOption {
+        name: "auto-aof-rewrite-percentage",
+        section: PERSISTENCE,
+        placeholder: "PERCENT",
+        default: "100",
+        meaning: "How far the journal may outgrow the last rewrite before it is rewritten; 0 never rewrites it",
+        expects: "an integer from 0 to 2147483647",
+        form: Form::Integer,
+        change: Change::RunTime,
+        parse: |config, text| {
+            value::integer(text, 0..=PERCENT_MAX).map(|percent| config.rewrite_growth_percent = percent)
+        },
+        print: |config| config.rewrite_growth_percent.to_string().into(),
+    },
+    ConfigOption {
+        name: "auto-aof-rewrite-min-size",
+        section: PERSISTENCE,
+        placeholder: "BYTES",
+        default: "64mb",
+        meaning: "Bytes that the journal must have before it is rewritten by itself",
+        expects: "a number of bytes such as \"64mb\"",
+        form: Form::Bytes,
+        change: Change::RunTime,
+        parse: |config, text| {
+            value::bytes(text, 0..=BYTES_MAX).map(|bytes| config.rewrite_size_bytes_min = bytes)
+        },
+        print: |config| config.rewrite_size_bytes_min.to_string().into(),
     },
     ConfigOption {
         name: "save",
-        section: DATA,
+        section: PERSISTENCE,
         placeholder: "POINTS",
         default: "",
-        meaning: "When to save snapshots; this release has none and accepts the empty text alone",
-        expects: "an empty string",
+        meaning: "When to save a snapshot by itself: pairs of seconds and changes, such as 3600 1 300 100; empty never does",
+        expects: "pairs of seconds and changes such as \"3600 1 300 100\"",
         form: Form::List(" "),
         change: Change::RunTime,
-        parse: |_, text| match text {
-            b"" => Ok(()),
-            _ => Err(Cow::Borrowed(
-                "this release keeps data in memory only and has no snapshots: set it to ''",
-            )),
-        },
-        print: |_| Vec::new(),
+        parse: |config, text| value::save_points(text).map(|points| config.save_points = points),
+        print: |config| value::print_save_points(&config.save_points).into(),
+    },
+    ConfigOption {
+        name: "dbfilename",
+        section: PERSISTENCE,
+        placeholder: "NAME",
+        default: "dump.rdb",
+        meaning: "File of the snapshot that SAVE and BGSAVE write, a plain name in dir",
+        expects: "a plain name of a file",
+        form: Form::Text,
+        change: Change::StartProtected,
+        parse: |config, text| value::file_name(text).map(|name| config.snapshot_file_name = name),
+        print: |config| config.snapshot_file_name.clone().into(),
+    },
+    ConfigOption {
+        name: "rdbcompression",
+        section: PERSISTENCE,
+        placeholder: "YES/NO",
+        default: "yes",
+        meaning: "Whether strings in snapshots are compressed",
+        expects: "\"yes\" or \"no\" (or true or false)",
+        form: Form::YesNo,
+        change: Change::RunTime,
+        parse: |config, text| value::yes_or_no(text).map(|is_on| config.snapshot_is_compressed = is_on),
+        print: |config| value::print_yes_or_no(config.snapshot_is_compressed).into(),
+    },
+    ConfigOption {
+        name: "rdbchecksum",
+        section: PERSISTENCE,
+        placeholder: "YES/NO",
+        default: "yes",
+        meaning: "Whether snapshots end with a checksum, and one that is loaded must have the right one",
+        expects: "\"yes\" or \"no\" (or true or false)",
+        form: Form::YesNo,
+        change: Change::Start,
+        parse: |config, text| value::yes_or_no(text).map(|is_on| config.snapshot_has_checksum = is_on),
+        print: |config| value::print_yes_or_no(config.snapshot_has_checksum).into(),
+    },
+    ConfigOption {
+        name: "stop-writes-on-bgsave-error",
+        section: PERSISTENCE,
+        placeholder: "YES/NO",
+        default: "yes",
+        meaning: "Whether writes are refused while save is set and the last snapshot failed",
+        expects: "\"yes\" or \"no\" (or true or false)",
+        form: Form::YesNo,
+        change: Change::RunTime,
+        parse: |config, text| value::yes_or_no(text).map(|is_on| config.stop_writes_on_save_error = is_on),
+        print: |config| value::print_yes_or_no(config.stop_writes_on_save_error).into(),
+    },
+    ConfigOption {
+        name: "recover",
+        section: PERSISTENCE,
+        placeholder: "HOW",
+        default: "none",
+        meaning: "What to do with a damaged journal at this start: none refuses it, truncate drops what follows the damage, \
+                  keeps a copy, and says what was lost; not in a file",
+        expects: "none or truncate",
+        form: Form::Text,
+        change: Change::OneStart,
+        parse: |config, text| value::choice(text, &Recovery::NAMES).map(|how| config.recovery = how),
+        print: |config| config.recovery.name().into(),
     },
     ConfigOption {
         name: "loglevel",

@@ -45,7 +45,7 @@ impl Config {
         for &(name, _) in pairs {
             let option = ConfigOption::find(name).ok_or_else(|| SetError::Unknown { name: name.to_vec() })?;
             let refusal = match option.change {
-                Change::Start | Change::Never => Some("can't set immutable config"),
+                Change::Start | Change::OneStart | Change::Never => Some("can't set immutable config"),
                 Change::StartProtected => Some("can't set protected config"),
                 Change::RunTime if options.iter().any(|other| std::ptr::eq(*other, option)) => {
                     Some("duplicate parameter")
@@ -197,8 +197,18 @@ mod tests {
             ),
             ("proto-max-bulk-len", "536870912"),
             ("databases", "16"),
-            ("appendonly", "no"),
+            ("appendonly", "yes"),
+            ("appendfsync", "everysec"),
+            ("appenddirname", "appendonlydir"),
+            ("segment-size", "67108864"),
+            ("auto-aof-rewrite-percentage", "100"),
+            ("auto-aof-rewrite-min-size", "67108864"),
             ("save", ""),
+            ("dbfilename", "dump.rdb"),
+            ("rdbcompression", "yes"),
+            ("rdbchecksum", "yes"),
+            ("stop-writes-on-bgsave-error", "yes"),
+            ("recover", "none"),
             ("loglevel", "notice"),
             ("logfile", ""),
         ];
@@ -223,8 +233,15 @@ mod tests {
             ("loglevel", "nothing", "nothing"),
             ("loglevel", "info", "notice"),
             ("loglevel", "trace", "debug"),
-            ("appendonly", "no", "no"),
+            ("appendfsync", "ALWAYS", "always"),
+            ("appendfsync", "no", "no"),
+            ("auto-aof-rewrite-percentage", "0", "0"),
+            ("auto-aof-rewrite-min-size", "0", "0"),
+            ("auto-aof-rewrite-min-size", "1k", "1000"),
+            ("rdbcompression", "NO", "no"),
+            ("stop-writes-on-bgsave-error", "no", "no"),
             ("save", "", ""),
+            ("save", "3600 1 300 100 60 10000", "3600 1 300 100 60 10000"),
             (
                 "client-output-buffer-limit",
                 "SLAVE 1mb 2kb 3 pubsub 1 2 3 normal 9 9 9 normal 8 8 8",
@@ -298,7 +315,7 @@ mod tests {
         for option in OPTIONS {
             let expected = match option.change {
                 Change::RunTime => continue,
-                Change::Start | Change::Never => "can't set immutable config",
+                Change::Start | Change::OneStart | Change::Never => "can't set immutable config",
                 Change::StartProtected => "can't set protected config",
             };
             assert_eq!(reason(option.name, ""), expected);
@@ -312,12 +329,19 @@ mod tests {
             "unixsocket",
             "unixsocketperm",
             "databases",
+            "appendonly",
+            "appenddirname",
+            "segment-size",
+            "rdbchecksum",
+            "recover",
             "logfile",
         ];
         for name in fixed {
             assert_eq!(reason(name, "1"), "can't set immutable config");
         }
-        assert_eq!(reason("dir", "/"), "can't set protected config");
+        for name in ["dir", "dbfilename"] {
+            assert_eq!(reason(name, "/"), "can't set protected config");
+        }
     }
 
     #[test]
@@ -333,7 +357,8 @@ mod tests {
         const LIMIT_CLASS: &str = "Invalid client class specified in buffer limit configuration.";
         const LIMIT_VALUE: &str =
             "Error in hard, soft or soft_seconds setting in buffer limit configuration.";
-        let cases: [(&str, &[&str], &str); 13] = [
+        const WHENS: &str = "argument(s) must be one of the following: everysec, always, no";
+        let cases: [(&str, &[&str], &str); 19] = [
             (
                 "maxclients",
                 &["abc", "", " 1", "0100", "+100", "0x10", "1e2", "99999999999999999999"],
@@ -351,7 +376,13 @@ mod tests {
             ("client-query-buffer-limit", &["foo"], NOT_MEMORY),
             ("client-query-buffer-limit", &["0", "1048575"], BYTES),
             ("loglevel", &["foo", "", "debug "], LEVELS),
-            ("appendonly", &["maybe", ""], "argument must be 'yes' or 'no'"),
+            ("appendfsync", &["foo", "", "yes"], WHENS),
+            ("rdbcompression", &["maybe", ""], "argument must be 'yes' or 'no'"),
+            ("stop-writes-on-bgsave-error", &["1"], "argument must be 'yes' or 'no'"),
+            ("auto-aof-rewrite-percentage", &["-1", "2147483648"], SECONDS),
+            ("auto-aof-rewrite-percentage", &["50%"], NOT_INTEGER),
+            ("auto-aof-rewrite-min-size", &["-1", "50%"], NOT_MEMORY),
+            ("save", &["900", "x", "0 1", " 900 1"], "Invalid save parameters"),
             (
                 "client-output-buffer-limit",
                 &["normal", "normal 0 0", "normal 0  0 0", " normal 0 0 0 "],
@@ -378,18 +409,6 @@ mod tests {
                 assert_eq!(reason(name, value), expected, "{name} '{value}'");
             }
         }
-    }
-
-    #[test]
-    fn what_this_release_lacks_is_refused_with_a_sentence() {
-        assert_eq!(
-            reason("appendonly", "yes"),
-            "this release keeps data in memory only and has no journal: set it to 'no'"
-        );
-        assert_eq!(
-            reason("save", "900 1"),
-            "this release keeps data in memory only and has no snapshots: set it to ''"
-        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What holds for the whole table, and that the documentation agrees with it.
 
 use super::{
-    Config, LogFormat, LogLevel, Password,
+    AppendFsync, Config, LogFormat, LogLevel, Password, Recovery,
     options::{Change, ConfigOption, Form, OPTIONS},
 };
 
@@ -69,12 +69,18 @@ fn forms_fit_what_the_table_says_of_them() {
 }
 
 #[test]
-fn level_and_format_names_follow_their_declaration() {
+fn names_of_choices_follow_their_declaration() {
     for (level, name, _) in LogLevel::NAMES {
         assert_eq!(level.name(), name);
     }
     for (format, name, _) in LogFormat::NAMES {
         assert_eq!(format.name(), name);
+    }
+    for (when, name, _) in AppendFsync::NAMES {
+        assert_eq!(when.name(), name);
+    }
+    for (how, name, _) in Recovery::NAMES {
+        assert_eq!(how.name(), name);
     }
 }
 

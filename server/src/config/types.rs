@@ -64,6 +64,61 @@ impl Default for OutputBufferLimits {
     }
 }
 
+/// When the journal is forced to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendFsync {
+    /// Once a second; a power loss costs at most that second.
+    EverySecond,
+    /// Before a write is acknowledged.
+    Always,
+    /// Never: the kernel writes when it likes.
+    No,
+}
+
+impl AppendFsync {
+    pub(super) const NAMES: [(Self, &'static str, &'static [&'static str]); 3] =
+        [(Self::EverySecond, "everysec", &[]), (Self::Always, "always", &[]), (Self::No, "no", &[])];
+
+    /// The choice's name in Redis.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
+}
+
+/// What is done with a journal that is damaged where no crash can have damaged it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// The server does not start.
+    None,
+    /// What follows the damage is dropped.
+    Truncate,
+}
+
+impl Recovery {
+    pub(super) const NAMES: [(Self, &'static str, &'static [&'static str]); 2] =
+        [(Self::None, "none", &[]), (Self::Truncate, "truncate", &[])];
+
+    /// The choice's name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
+}
+
+/// When a snapshot is saved by itself: once so many seconds have passed since the last one with so many changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavePoint {
+    /// Seconds since the last snapshot, at least one.
+    pub seconds: u64,
+    /// Changes since then.
+    pub changes: u64,
+}
+
+impl fmt::Display for SavePoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.seconds, self.changes)
+    }
+}
+
 /// What is logged: this and everything more severe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {

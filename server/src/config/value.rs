@@ -11,7 +11,7 @@ use std::{
 
 use duva_engine::parse_i64;
 
-use super::{BindAddress, OutputBufferLimit, OutputBufferLimits};
+use super::{BindAddress, OutputBufferLimit, OutputBufferLimits, SavePoint};
 
 /// Why a value is refused.
 pub(super) type Reason = Cow<'static, str>;
@@ -42,14 +42,13 @@ pub(super) fn permissions(text: &[u8]) -> Result<u32, Reason> {
         .ok_or(Cow::Borrowed("argument must be between 0 and 777 inclusive"))
 }
 
-/// A number of bytes with an optional unit, in a range that ends where Redis's does.
-pub(super) fn bytes(text: &[u8], minimum: u64) -> Result<u64, Reason> {
-    const MAXIMUM: u64 = i64::MAX as u64;
+/// A number of bytes with an optional unit.
+pub(super) fn bytes(text: &[u8], range: RangeInclusive<u64>) -> Result<u64, Reason> {
     let number = memory(text).ok_or("argument must be a memory value")?;
-    if (minimum..=MAXIMUM).contains(&number) {
+    if range.contains(&number) {
         Ok(number)
     } else {
-        Err(format!("argument must be between {minimum} and {MAXIMUM} inclusive").into())
+        Err(format!("argument must be between {} and {} inclusive", range.start(), range.end()).into())
     }
 }
 
@@ -99,6 +98,61 @@ pub(super) fn yes_or_no(text: &[u8]) -> Result<bool, Reason> {
     } else {
         Err(Cow::Borrowed("argument must be 'yes' or 'no'"))
     }
+}
+
+/// The text form of a switch.
+pub(super) fn print_yes_or_no(is_on: bool) -> &'static str {
+    if is_on { "yes" } else { "no" }
+}
+
+/// The plain name of a file in the server's directory.
+pub(super) fn file_name(text: &[u8]) -> Result<String, Reason> {
+    plain_name(text, "dbfilename can't be empty", "dbfilename can't be a path, just a filename")
+}
+
+/// The plain name of a directory in the server's directory.
+pub(super) fn directory_name(text: &[u8]) -> Result<String, Reason> {
+    plain_name(text, "appenddirname can't be empty", "appenddirname can't be a path, just a dirname")
+}
+
+fn plain_name(text: &[u8], empty: &'static str, not_plain: &'static str) -> Result<String, Reason> {
+    match utf8(text)? {
+        "" => Err(Cow::Borrowed(empty)),
+        "." | ".." => Err(Cow::Borrowed(not_plain)),
+        name if name.contains(['/', '\0']) => Err(Cow::Borrowed(not_plain)),
+        name => Ok(name.to_owned()),
+    }
+}
+
+/// Save points: pairs of seconds and changes. As in Redis, exactly one space separates the words, and nothing is none.
+pub(super) fn save_points(text: &[u8]) -> Result<Vec<SavePoint>, Reason> {
+    const REFUSED: Reason = Cow::Borrowed("Invalid save parameters");
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let number = |word: &str, minimum: i64, maximum: i64| {
+        let number = word.parse::<i64>().ok().filter(|number| (minimum..=maximum).contains(number));
+        number.map(i64::unsigned_abs).ok_or(REFUSED)
+    };
+    let words: Vec<&str> = std::str::from_utf8(text).map_err(|_| REFUSED)?.split(' ').collect();
+    if !words.len().is_multiple_of(2) {
+        return Err(REFUSED);
+    }
+    words
+        .chunks_exact(2)
+        .map(|pair| {
+            Ok(SavePoint {
+                seconds: number(pair[0], 1, i64::MAX)?,
+                changes: number(pair[1], 0, i64::from(i32::MAX))?,
+            })
+        })
+        .collect()
+}
+
+/// The text form of save points.
+pub(super) fn print_save_points(points: &[SavePoint]) -> String {
+    let words: Vec<String> = points.iter().map(ToString::to_string).collect();
+    words.join(" ")
 }
 
 /// A path; nothing is none.
@@ -347,6 +401,68 @@ mod tests {
         assert_eq!(path(b"/a b"), Ok(Some(PathBuf::from("/a b"))));
         assert_eq!(path(b"a\0b").unwrap_err(), "a path cannot contain a zero byte");
         assert_eq!(path(b"\xff").unwrap_err(), "argument must be UTF-8 text");
+    }
+
+    #[test]
+    fn plain_names_have_no_separators() {
+        assert_eq!(file_name("dümp 1..rdb".as_bytes()).unwrap(), "dümp 1..rdb");
+        assert_eq!(directory_name(b"...").unwrap(), "...");
+        for text in ["a/b", "/", "/a", "a/", "../a", ".", "..", "a\0b"] {
+            assert_eq!(
+                file_name(text.as_bytes()).unwrap_err(),
+                "dbfilename can't be a path, just a filename",
+                "{text:?}"
+            );
+            assert_eq!(
+                directory_name(text.as_bytes()).unwrap_err(),
+                "appenddirname can't be a path, just a dirname",
+                "{text:?}"
+            );
+        }
+        assert_eq!(file_name(b"").unwrap_err(), "dbfilename can't be empty");
+        assert_eq!(directory_name(b"").unwrap_err(), "appenddirname can't be empty");
+        assert_eq!(file_name(b"\xff").unwrap_err(), "argument must be UTF-8 text");
+    }
+
+    #[test]
+    fn save_points_round_trip() {
+        let cases = [
+            ("", ""),
+            ("900 1", "900 1"),
+            ("3600 1 300 100 60 10000", "3600 1 300 100 60 10000"),
+            ("60 1 900 1 60 1", "60 1 900 1 60 1"),
+            ("+5 +6", "5 6"),
+            ("0010 0", "10 0"),
+            ("9223372036854775807 2147483647", "9223372036854775807 2147483647"),
+        ];
+        for (text, printed) in cases {
+            assert_eq!(print_save_points(&save_points(text.as_bytes()).unwrap()), printed, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn bad_save_points_are_refused_whole() {
+        let cases: [&[u8]; 15] = [
+            b" ",
+            b"900",
+            b"x",
+            b"900 1 60",
+            b"900  1",
+            b" 900 1",
+            b"900 1 ",
+            b"0 1",
+            b"-1 1",
+            b"1 -1",
+            b"1 2147483648",
+            b"9223372036854775808 1",
+            b"1x 2",
+            b"0x10 1",
+            b"1 \xff",
+        ];
+        for text in cases {
+            let shown = String::from_utf8_lossy(text);
+            assert_eq!(save_points(text).unwrap_err(), "Invalid save parameters", "{shown:?}");
+        }
     }
 
     #[test]

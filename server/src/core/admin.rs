@@ -4,7 +4,7 @@
 //! request. Everything else about a core is asked of that core through the mesh, like any other work.
 
 use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -16,11 +16,14 @@ use super::{
     Core,
     connection::{Connection, State},
     node::Node,
+    persistence_report::PersistenceReport,
     request::OwnedRequest,
+    save::SavingState,
+    save_status::SaveStatus,
     stats::Stats,
     timers::Timer,
 };
-use crate::{commands, config::Config};
+use crate::{commands, config::Config, storage::EarlierSegments};
 
 /// Applies the settings that belong to the process, not to a core.
 pub type ApplySettings = Box<dyn Fn(&Config) + Send + Sync>;
@@ -33,6 +36,10 @@ pub struct Shared {
     is_stopping: AtomicBool,
     wake_all: OnceLock<Box<dyn Fn() + Send + Sync>>,
     process_settings: OnceLock<ApplySettings>,
+    save_status: Mutex<SaveStatus>,
+    earlier_segments: OnceLock<Arc<EarlierSegments>>,
+    /// What all cores know of saving.
+    pub saving: SavingState,
     unix_listener: Option<u32>,
     /// When the server started, in milliseconds since the Unix epoch.
     pub started_ms: u64,
@@ -51,6 +58,7 @@ impl Shared {
         started_ms: u64,
         run_id: String,
     ) -> Self {
+        let saving = SavingState::new(usize::from(config.cores));
         Self {
             clients: (0..config.cores).map(|_| CachePadded::default()).collect(),
             config: Mutex::new(Arc::new(config)),
@@ -58,6 +66,9 @@ impl Shared {
             is_stopping: AtomicBool::new(false),
             wake_all: OnceLock::new(),
             process_settings: OnceLock::new(),
+            save_status: Mutex::new(SaveStatus::new(started_ms)),
+            earlier_segments: OnceLock::new(),
+            saving,
             unix_listener,
             started_ms,
             run_id,
@@ -77,9 +88,28 @@ impl Shared {
         assert!(is_first, "set once, at start");
     }
 
+    /// Says which segments earlier starts left.
+    pub fn set_earlier_segments(&self, earlier: Arc<EarlierSegments>) {
+        let is_first = self.earlier_segments.set(earlier).is_ok();
+        assert!(is_first, "set once, at start");
+    }
+
+    /// Segments that earlier starts left; `None`: nothing is journalled.
+    pub fn earlier_segments(&self) -> Option<&EarlierSegments> {
+        self.earlier_segments.get().map(|earlier| &**earlier)
+    }
+
     fn apply_process_settings(&self, config: &Config) {
         if let Some(apply) = self.process_settings.get() {
             apply(config);
+        }
+    }
+
+    /// Asks the server to stop, as a signal does: after a snapshot, if there are save points.
+    pub fn ask_to_stop(&self) {
+        self.saving.ask_to_stop();
+        if let Some(wake_all) = self.wake_all.get() {
+            wake_all();
         }
     }
 
@@ -129,6 +159,17 @@ impl Shared {
     /// The configuration in force.
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How saving goes.
+    pub fn save_status(&self) -> MutexGuard<'_, SaveStatus> {
+        // A panic is a broken invariant, which ends the process.
+        self.save_status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the last snapshot was finished, or the server started, in seconds since the Unix epoch.
+    pub fn last_save_seconds(&self) -> u64 {
+        self.save_status().last_save_seconds()
     }
 
     /// Replaces the configuration by what `change` makes of it.
@@ -236,6 +277,8 @@ pub struct Report {
     pub hits: u64,
     /// Reads that found none.
     pub misses: u64,
+    /// Its journal, and its part of a snapshot.
+    pub persistence: PersistenceReport,
 }
 
 /// One client, as CLIENT LIST shows it.
@@ -355,10 +398,17 @@ impl<I: Io> Core<I> {
                 self.node.configure(config);
                 self.set_output_limit();
                 self.arm_cron();
+                self.arm_save_cron();
                 AdminReply::Done
             }
             AdminRequest::ResetStats => {
                 self.node.stats = Stats::default();
+                if let Some(log) = &mut self.node.log {
+                    log.reset_stats();
+                }
+                if self.node.core == 0 {
+                    self.node.shared.save_status().reset_counts();
+                }
                 AdminReply::Done
             }
         }
@@ -366,6 +416,7 @@ impl<I: Io> Core<I> {
 
     fn report(&mut self) -> Report {
         let mut report = Report { stats: self.node.stats.clone(), ..Report::default() };
+        report.persistence = self.node.persistence_report();
         for connection in self.connections.iter() {
             let output = connection.output_bytes();
             report.clients += 1;
@@ -435,6 +486,15 @@ impl<I: Io> Core<I> {
         if is_needed && !self.has_cron {
             self.has_cron = true;
             self.timers.insert(self.clock.monotonic_ns + super::timers::CRON_NS, Timer::Cron);
+        }
+    }
+
+    /// Sets the timer for [`Node::save_cron`], if anything is ever saved by itself and none is set.
+    pub(super) fn arm_save_cron(&mut self) {
+        let is_needed = self.node.log.is_some() || !self.node.config.save_points.is_empty();
+        if is_needed && !self.has_save_cron {
+            self.has_save_cron = true;
+            self.timers.insert(self.clock.monotonic_ns + super::timers::CRON_NS, Timer::SaveCron);
         }
     }
 

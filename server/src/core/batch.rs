@@ -12,7 +12,8 @@ use super::{
     admin::{AdminReply, AdminRequest},
     locks::TransactionId,
     replies::Sequence,
-    request::{Large, Mode, Request, copy_arguments},
+    request::{Large, Mode, OwnedRequest, Request, copy_arguments},
+    save::SaveMessage,
 };
 
 /// Capacity that an emptied batch may keep, in bytes.
@@ -51,6 +52,8 @@ pub struct GatherKey {
     pub index: u32,
     /// Its identity, which also tells it from one that had the place before.
     pub transaction: TransactionId,
+    /// The part, among the gather's.
+    pub part: u16,
 }
 
 /// What a part does about locks.
@@ -78,6 +81,14 @@ pub enum Work {
     Duplicate,
     /// Puts a value under its key.
     Attach(Box<DetachedEntry>),
+    /// Says of every key whether it exists: a digit each.
+    Exists,
+    /// Journals these requests as one group, and applies them.
+    Apply(Vec<OwnedRequest>),
+    /// Journals what is to be applied if all participants can; answers once that is durable.
+    Prepare(Vec<OwnedRequest>),
+    /// Journals that what was prepared happens, and applies it.
+    Finish,
     /// One step of a SCAN from this cursor on, for so many keys more.
     Walk {
         /// Where to begin.
@@ -85,6 +96,8 @@ pub enum Work {
         /// How many keys are still wanted.
         count: usize,
     },
+    /// Begins what a save begins at one moment.
+    Cut,
     /// Something about the core itself.
     Admin(AdminRequest),
 }
@@ -126,6 +139,8 @@ pub enum Message {
         sequence: Sequence,
         /// The request.
         packed: Packed,
+        /// Whether the connection has unfinished writes, which it must not pass.
+        is_ordered: bool,
     },
     /// The reply to a request.
     Reply {
@@ -144,7 +159,7 @@ pub enum Message {
         locking: Locking,
         /// What to do.
         work: Work,
-        /// Keys and arguments; `None` for administration.
+        /// Keys and arguments; `None` for administration, and for work that brings requests of its own.
         packed: Option<Packed>,
     },
     /// The answer to a part.
@@ -158,6 +173,8 @@ pub enum Message {
     },
     /// Give back the locks of a gather.
     Release(TransactionId),
+    /// About saving.
+    Save(SaveMessage),
     /// Serve this connection from now on.
     Connection {
         /// The socket.

@@ -1,16 +1,16 @@
 //! The write path: propose, commit, apply, reply.
 //!
 //! Every write, whatever its origin, becomes an entry here: the proposer gives it a timestamp that is never below its
-//! shard's time, and a seed. In this mode (one voter, no journal) an entry commits when it is proposed, so the four
-//! steps are one inlined call: no encoding, no copy. Reads take the other function and never get a timestamp of
-//! their own.
+//! shard's time, and a seed. Without a journal an entry commits when it is proposed, so the four
+//! steps are one inlined call: no encoding, no copy. With one, see [`super::log`]. Reads take the other function and
+//! never get a timestamp of their own.
 
 use duva_engine::{
     Hasher, KeyHash, Settings, Shard, Shards, Step,
     command::{Flags, Handler, Run},
 };
 
-use super::request::Request;
+use super::{log::Proposal, request::Request};
 
 /// One core's state machines, and what applying an entry depends on.
 pub struct Executor {
@@ -22,6 +22,8 @@ pub struct Executor {
     pub hasher: Hasher,
     /// The turn's clock, in milliseconds since the Unix epoch; never goes back.
     pub now_ms: u64,
+    /// The clock by which reads see what is due: `now_ms`, unless entries with earlier timestamps wait to be applied.
+    pub read_ms: u64,
     /// No shard has anything due before this time.
     pub due_ms: u64,
     /// Whether memory of removed data is left to free.
@@ -40,6 +42,7 @@ impl Executor {
             settings,
             hasher,
             now_ms: 0,
+            read_ms: 0,
             due_ms: u64::MAX,
             has_garbage: false,
             tick_first: 0,
@@ -51,17 +54,42 @@ impl Executor {
     #[inline]
     pub fn execute(&mut self, handler: Handler, request: &mut Request<'_>, output: &mut Vec<u8>) -> Step {
         if request.command.flags.contains(Flags::WRITE) {
-            self.propose(handler, request, output)
+            let proposal = self.proposal(request.keys);
+            self.apply(handler, request, proposal, output)
         } else {
-            let (now_ms, seed) = (self.now_ms, self.next_seed());
+            let (now_ms, seed) = (self.read_ms, self.next_seed());
             handler(&mut request.call(&mut self.shards, &self.settings, now_ms, seed, output))
         }
     }
 
+    /// What an entry for `keys` that is proposed now depends on.
     #[inline]
-    fn propose(&mut self, handler: Handler, request: &mut Request<'_>, output: &mut Vec<u8>) -> Step {
-        let timestamp_ms = self.timestamp_ms(request.keys);
-        let seed = self.next_seed();
+    pub fn proposal(&mut self, keys: &[KeyHash]) -> Proposal {
+        Proposal { timestamp_ms: self.timestamp_ms(keys), seed: self.next_seed() }
+    }
+
+    /// How often the shards of `keys`, or of a command without keys all shards, have changed.
+    #[inline]
+    pub fn changes(&mut self, keys: &[KeyHash]) -> u64 {
+        if let [key] = keys {
+            return self.shards.of(key.slot).changes_total();
+        }
+        if keys.is_empty() {
+            return self.shards.iter().map(Shard::changes_total).fold(0, u64::wrapping_add);
+        }
+        keys.iter().fold(0, |sum: u64, key| sum.wrapping_add(self.shards.of(key.slot).changes_total()))
+    }
+
+    /// Applies a committed entry.
+    #[inline]
+    pub fn apply(
+        &mut self,
+        handler: Handler,
+        request: &mut Request<'_>,
+        proposal: Proposal,
+        output: &mut Vec<u8>,
+    ) -> Step {
+        let Proposal { timestamp_ms, seed } = proposal;
         let keys = request.keys;
         let step = handler(&mut request.call(&mut self.shards, &self.settings, timestamp_ms, seed, output));
         self.note_deadlines(keys);
@@ -103,11 +131,9 @@ impl Executor {
         }
     }
 
-    /// Proposes ticks to the shards that have something due, looking at no more than `budget` entries, and frees memory.
-    /// Returns whether more is left to do at once.
-    pub fn tick(&mut self, mut budget: usize) -> bool {
-        let now_ms = self.now_ms;
-        let mut more = false;
+    /// Applies ticks with timestamp `now_ms` to the shards that have something due, looking at no more than `budget`
+    /// entries, and frees memory. `ticked` is told the first slot of each shard where keys expired.
+    pub fn tick(&mut self, now_ms: u64, mut budget: usize, mut ticked: impl FnMut(u16)) {
         self.due_ms = u64::MAX;
         // Every tick begins with another shard, so that a busy one does not keep the others waiting.
         self.tick_first = self.tick_first.wrapping_add(1);
@@ -119,15 +145,17 @@ impl Executor {
             let is_due = shard.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms);
             if is_due && budget > 0 {
                 let share = budget.min(TICK_SHARE);
-                more |= shard.tick(now_ms, share);
+                let expired = shard.expired_total();
+                shard.tick(now_ms, share);
                 budget -= share;
+                if shard.expired_total() != expired {
+                    ticked(shard.slots().start);
+                }
             }
             if let Some(due_ms) = shard.next_due_ms() {
                 self.due_ms = self.due_ms.min(due_ms);
-                more |= due_ms <= now_ms;
             }
         }
-        more
     }
 
     /// Frees memory of flushed databases and removed large values, of at most `budget` entries.

@@ -59,8 +59,11 @@ impl State {
     /// WAIT is under way.
     pub const WAITING: Self = Self(1 << 18);
 
-    /// It waits for room towards another core.
+    /// It waits for room towards another core, or in the log.
     pub const HELD_BACK: Self = Self(1 << 19);
+
+    /// One of the replies that it waits for may be a write's.
+    pub const WRITING: Self = Self(1 << 20);
 
     /// Whether any of `other` is set.
     #[inline]
@@ -205,6 +208,23 @@ impl Connection {
     #[inline]
     pub fn is_silent(&self) -> bool {
         self.state.any(State::REPLY_OFF.and(State::REPLY_SKIP))
+    }
+
+    /// Whether it waits for a write, which its later requests must not pass.
+    #[inline]
+    pub fn has_unfinished_write(&self) -> bool {
+        !self.replies.is_empty() && self.state.any(State::WRITING)
+    }
+
+    /// Adds a slot for a reply that comes later, of a write or not.
+    pub fn wait_for(&mut self, is_write: bool) -> Sequence {
+        if self.replies.is_empty() {
+            self.state.remove(State::WRITING);
+        }
+        if is_write {
+            self.state.insert(State::WRITING);
+        }
+        self.wait_for_reply()
     }
 
     /// Adds a slot for a reply that comes later.

@@ -12,6 +12,7 @@
 use duva_engine::{
     Cursor, DetachedEntry, KeyHash, Protocol, Reply, SLOT_COUNT,
     command::{self, Command, Flags, Merge, Plan, Run},
+    rdb,
 };
 use duva_net::io::Token;
 
@@ -21,23 +22,30 @@ use super::{
     locks::TransactionId,
     node::{Node, Origin},
     replies::Sequence,
-    request::{Large, OwnedRequest},
+    request::{Large, Mode, OwnedRequest},
+    save::Cut,
 };
+
+/// Refusals in a row after which a gather rests before it asks again: its keys may be locked for as long as an fsync takes.
+const REFUSALS_MAX: u32 = 8;
+
+/// How long it rests then, in milliseconds.
+const REST_MS: u64 = 1;
 
 /// The gathers that a core coordinates.
 #[derive(Default)]
 pub struct Gathers {
     places: Vec<Option<Box<Gather>>>,
     free: Vec<u32>,
-    /// Refused gathers that ask again in the next turn.
-    retries: Vec<u32>,
+    /// Refused gathers, and from which time on they ask again, in milliseconds since the Unix epoch.
+    retries: Vec<(u32, u64)>,
     last_transaction: u64,
 }
 
 impl Gathers {
-    /// Whether some ask again in the next turn.
-    pub fn has_retries(&self) -> bool {
-        !self.retries.is_empty()
+    /// When the next refused one asks again, in milliseconds since the Unix epoch.
+    pub fn next_retry_ms(&self) -> Option<u64> {
+        self.retries.iter().map(|&(_, at_ms)| at_ms).min()
     }
 
     /// How many are under way.
@@ -56,6 +64,10 @@ struct Gather {
     /// Answers that are still to come.
     waiting: usize,
     refused: bool,
+    /// How often in a row it was refused.
+    refusals: u32,
+    /// A part's error, which becomes the reply.
+    error: Option<Vec<u8>>,
 }
 
 struct Part {
@@ -68,6 +80,9 @@ struct Part {
     entry: Option<Box<DetachedEntry>>,
     admin: Option<AdminReply>,
     walked: Option<(Option<u64>, usize, usize)>,
+    /// What it is to write, with a journal.
+    writes: Vec<OwnedRequest>,
+    has_prepared: bool,
 }
 
 enum Phase {
@@ -89,10 +104,29 @@ enum Phase {
     Store(Plan),
     /// LCS: both strings are read under locks.
     ReadStrings,
+    /// With a journal: all writes are on one core, as one group.
+    Apply(Outcome),
+    /// With journals: every part is made durable.
+    Prepare(Outcome),
+    /// Every part is applied.
+    Finish(Outcome),
     /// SCAN, step after step.
     Walk(Walk),
+    /// Every lock asked for, then [`Phase::Cut`].
+    LockAll(Cut),
+    /// Something begins on every core at one moment.
+    Cut(Cut),
     /// About the cores themselves.
     Admin(AdminPurpose),
+}
+
+/// What the reply is once everything is written.
+#[derive(Clone, Copy)]
+enum Outcome {
+    /// The parts' replies, merged.
+    Merged(Merge),
+    /// This.
+    Fixed(&'static [u8]),
 }
 
 struct Walk {
@@ -134,6 +168,11 @@ impl Node {
         let parts = match command.run {
             Run::Everywhere(..) => (0..self.cores).map(|core| Part::new(core, Vec::new())).collect(),
             Run::Walk(_) => Vec::new(),
+            // Two keys, whose roles differ.
+            Run::Staged(_, Plan::Rename | Plan::Copy) => {
+                let keys = request.keys.iter().enumerate();
+                keys.map(|(ordinal, key)| Part::new(self.owner_of(key.slot), vec![ordinal])).collect()
+            }
             _ => self.parts_by_owner(&request.keys),
         };
         self.launch(token, sequence, request, phase, parts);
@@ -149,6 +188,12 @@ impl Node {
     ) {
         let parts = (0..self.cores).map(|core| Part::new(core, Vec::new())).collect();
         self.launch(token, sequence, request, Phase::Admin(purpose), parts);
+    }
+
+    /// Lets a dump begin on every core at one moment.
+    pub(super) fn begin_cut(&mut self, cut: Cut) {
+        let parts = (0..self.cores).map(|core| Part::new(core, Vec::new())).collect();
+        self.launch(Token::default(), 0, Box::new(OwnedRequest::empty()), Phase::LockAll(cut), parts);
     }
 
     fn fail(&mut self, token: Token, sequence: Sequence, error: &str) {
@@ -185,17 +230,34 @@ impl Node {
             gathers.places.push(None);
             gathers.places.len() as u32 - 1
         });
-        let key = GatherKey { index, transaction };
-        let mut gather =
-            Box::new(Gather { key, token, sequence, request, phase, parts, waiting: 0, refused: false });
+        let key = GatherKey { index, transaction, part: 0 };
+        let mut gather = Box::new(Gather {
+            key,
+            token,
+            sequence,
+            request,
+            phase,
+            parts,
+            waiting: 0,
+            refused: false,
+            refusals: 0,
+            error: None,
+        });
         gather.send(self);
         self.gathers.places[index as usize] = Some(gather);
         self.stats.gathers += 1;
     }
 
-    /// Lets refused gathers ask again.
+    /// Lets refused gathers ask again whose time has come.
     pub fn retry_gathers(&mut self) {
-        for index in std::mem::take(&mut self.gathers.retries) {
+        let now_ms = self.executor.now_ms;
+        if self.gathers.next_retry_ms().is_none_or(|at_ms| at_ms > now_ms) {
+            return;
+        }
+        let (due, later) = self.gathers.retries.iter().partition(|&&(_, at_ms)| at_ms <= now_ms);
+        self.gathers.retries = later;
+        let due: Vec<(u32, u64)> = due;
+        for (index, _) in due {
             let mut gather =
                 self.gathers.places[index as usize].take().expect("a refused gather is under way");
             self.stats.gather_retries += 1;
@@ -205,19 +267,21 @@ impl Node {
     }
 
     /// Takes the answer of core `core` to a part of one of this core's gathers.
-    pub fn take_answer(&mut self, core: usize, key: GatherKey, answer: Answer, reply: &[u8]) {
+    pub fn take_answer(&mut self, key: GatherKey, answer: Answer, reply: &[u8]) {
         let index = key.index as usize;
         let mut gather = self.gathers.places[index].take().expect("an answer to a gather that is under way");
-        assert!(gather.key == key, "an answer to a gather that ended");
-        gather.take_answer(core, answer, reply);
+        assert!(gather.key.transaction == key.transaction, "an answer to a gather that ended");
+        gather.take_answer(key.part, answer, reply);
         if gather.waiting > 0 {
             self.gathers.places[index] = Some(gather);
             return;
         }
         if gather.refused {
             gather.refused = false;
+            gather.refusals += 1;
             gather.release(self);
-            self.gathers.retries.push(key.index);
+            let rest_ms = if gather.refusals > REFUSALS_MAX { REST_MS } else { 0 };
+            self.gathers.retries.push((key.index, self.executor.now_ms + rest_ms));
             self.gathers.places[index] = Some(gather);
             return;
         }
@@ -237,7 +301,17 @@ enum Advance {
 
 impl Part {
     fn new(core: usize, keys: Vec<usize>) -> Self {
-        Self { core, keys, reply: Vec::new(), is_locked: false, entry: None, admin: None, walked: None }
+        Self {
+            core,
+            keys,
+            reply: Vec::new(),
+            is_locked: false,
+            entry: None,
+            admin: None,
+            walked: None,
+            writes: Vec::new(),
+            has_prepared: false,
+        }
     }
 }
 
@@ -267,8 +341,9 @@ impl Gather {
             Phase::Free(_) => (Locking::None, Work::Command, command),
             Phase::Probe(plan) => {
                 database = self.database_of(*plan, self.parts[index].keys[0]);
-                (Locking::Keys, Work::Command, named("exists"))
+                (Locking::Keys, Work::Exists, command)
             }
+            Phase::Fetch(_) if node.log.is_some() => (Locking::None, Work::Duplicate, command),
             Phase::Fetch(Plan::Rename) => (Locking::Release, Work::Detach, command),
             Phase::Fetch(_) => (Locking::Release, Work::Duplicate, command),
             Phase::Store(plan) => {
@@ -277,13 +352,22 @@ impl Gather {
                 (Locking::Release, Work::Attach(entry), command)
             }
             Phase::ReadStrings => (Locking::Keys, Work::Command, named("get")),
+            Phase::Apply(_) => (Locking::None, Work::Apply(self.take_writes(index)), command),
+            Phase::Prepare(_) => (Locking::None, Work::Prepare(self.take_writes(index)), command),
+            Phase::Finish(_) => (Locking::None, Work::Finish, command),
             Phase::Walk(walk) => {
                 (Locking::None, Work::Walk { cursor: walk.cursor, count: walk.remaining }, command)
             }
+            Phase::LockAll(_) => (Locking::All, Work::Nothing, command),
+            Phase::Cut(cut) => {
+                let locking = if cut.keeps_locks { Locking::None } else { Locking::Release };
+                (locking, Work::Cut, command)
+            }
             Phase::Admin(purpose) => (Locking::None, Work::Admin(purpose.request()), command),
         };
-        let whole = everywhere || matches!(self.phase, Phase::Walk(_));
-        let is_admin = matches!(self.phase, Phase::Admin(_));
+        let whole = everywhere || matches!(self.phase, Phase::Walk(_) | Phase::LockAll(_) | Phase::Cut(_));
+        // Such work has requests of its own, or none.
+        let is_bare = matches!(work, Work::Admin(_) | Work::Apply(_) | Work::Prepare(_) | Work::Finish);
         let keys_only = matches!(self.phase, Phase::Lock(_));
         // Any other phase may be sent again, or goes to several cores whole.
         let is_last = matches!(self.phase, Phase::Write(_) | Phase::SetAll) && !whole;
@@ -292,13 +376,13 @@ impl Gather {
         let mut request = self.request.view();
         request.mode.database = database;
         let batch = node.mesh.outgoing(part.core);
-        let packed = if is_admin {
+        let packed = if is_bare {
             None
         } else if whole {
             Some(batch.pack(&mut request, large))
         } else {
             let keys = command_keys(request.command);
-            // EXISTS asks for the keys alone; values stay for the phase that sets them.
+            // Probing asks for the keys alone; values stay for the phase that sets them.
             let width = if matches!(self.phase, Phase::Probe(_)) { 1 } else { keys.1 };
             let arguments = part
                 .keys
@@ -309,7 +393,85 @@ impl Gather {
             Some(batch.pack_some(&mut request, arguments, part.keys.iter().copied(), large))
         };
         let packed = packed.map(|packed| packed.with_command(command));
-        batch.messages.push(Message::Part { gather: self.key, locking, work, packed });
+        let gather = GatherKey { part: index as u16, ..self.key };
+        batch.messages.push(Message::Part { gather, locking, work, packed });
+    }
+
+    fn take_writes(&mut self, index: usize) -> Vec<OwnedRequest> {
+        std::mem::take(&mut self.parts[index].writes)
+    }
+
+    /// With a journal, under all locks: every part's share of the request is its write.
+    fn write_shares(&mut self, node: &mut Node, outcome: Outcome) -> Advance {
+        let (first, width) = command_keys(self.request.command);
+        let is_whole = matches!(self.request.command.run, Run::Everywhere(..));
+        for part in &mut self.parts {
+            let mut request = self.request.view();
+            let write = if is_whole {
+                let count = request.ranges.len();
+                OwnedRequest::select(&mut request, 0..count, std::iter::empty(), Large::Copy)
+            } else {
+                let positions = part.keys.iter();
+                let arguments = positions
+                    .flat_map(|ordinal| (0..width).map(move |offset| first + ordinal * width + offset));
+                let arguments = std::iter::once(0).chain(arguments);
+                OwnedRequest::select(&mut request, arguments, part.keys.iter().copied(), Large::Move)
+            };
+            part.writes.push(write);
+        }
+        self.write(node, outcome)
+    }
+
+    /// With a journal, under all locks: does the parts' writes, all or none of them.
+    fn write(&mut self, node: &mut Node, outcome: Outcome) -> Advance {
+        // Parts of one core write together.
+        for index in (1..self.parts.len()).rev() {
+            let core = self.parts[index].core;
+            if let Some(first) = self.parts[..index].iter().position(|part| part.core == core) {
+                let writes = self.take_writes(index);
+                self.parts[first].writes.extend(writes);
+            }
+        }
+        let writers = self.writers(|part| !part.writes.is_empty());
+        let is_one = writers.len() == 1;
+        self.phase = if is_one { Phase::Apply(outcome) } else { Phase::Prepare(outcome) };
+        self.send_to(node, &writers)
+    }
+
+    fn writers(&self, writes: impl Fn(&Part) -> bool) -> Vec<usize> {
+        (0..self.parts.len()).filter(|&index| writes(&self.parts[index])).collect()
+    }
+
+    fn send_to(&mut self, node: &mut Node, parts: &[usize]) -> Advance {
+        self.waiting = parts.len();
+        for &index in parts {
+            self.send_part(node, index);
+        }
+        Advance::Sent
+    }
+
+    /// The writes of RENAME or COPY, whose value was read under locks.
+    fn write_moved(&mut self, node: &mut Node, plan: Plan, entry: &DetachedEntry) -> Advance {
+        let hasher = node.executor.hasher.clone();
+        let database = self.database_of(plan, 1);
+        let mode = self.request.mode;
+        if plan == Plan::Rename {
+            let source = self.request.argument(1).to_vec();
+            self.parts[0].writes.push(OwnedRequest::new(named("del"), &[b"del", &source], &hasher, mode));
+        }
+        let target = self.request.argument(2).to_vec();
+        let mut payload = Vec::new();
+        rdb::dump_payload(entry.value(), &mut payload);
+        let deadline_ms = entry.deadline_ms().unwrap_or(0).to_string();
+        let arguments: [&[u8]; 6] =
+            [b"restore", &target, deadline_ms.as_bytes(), &payload, b"REPLACE", b"ABSTTL"];
+        let mode = Mode { database, ..mode };
+        self.parts[1].writes.push(OwnedRequest::new(named("restore"), &arguments, &hasher, mode));
+        self.write(node, Outcome::Fixed(self.moved_reply()))
+    }
+
+    fn moved_reply(&self) -> &'static [u8] {
+        if self.request.command.name == "rename" { b"+OK\r\n" } else { b":1\r\n" }
     }
 
     /// The database of the key with this ordinal number.
@@ -322,14 +484,23 @@ impl Gather {
         database
     }
 
-    fn take_answer(&mut self, core: usize, answer: Answer, reply: &[u8]) {
-        let part =
-            self.parts.iter_mut().find(|part| part.core == core).expect("an answer from a participant");
+    fn take_answer(&mut self, part: u16, answer: Answer, reply: &[u8]) {
+        let part = &mut self.parts[usize::from(part)];
         self.waiting -= 1;
         part.reply.clear();
         part.reply.extend_from_slice(reply);
-        part.is_locked =
-            matches!(self.phase, Phase::Read(_) | Phase::Lock(_) | Phase::Probe(_) | Phase::ReadStrings);
+        part.is_locked = match &self.phase {
+            Phase::Read(_) | Phase::Lock(_) | Phase::Probe(_) | Phase::ReadStrings | Phase::LockAll(_) => {
+                true
+            }
+            // With a journal the coordinator gives the locks back, once all has been written.
+            Phase::Apply(_) | Phase::Prepare(_) | Phase::Finish(_) | Phase::Fetch(_) => part.is_locked,
+            _ => false,
+        };
+        if reply.first() == Some(&b'-') && !matches!(self.phase, Phase::Admin(_)) {
+            self.error.get_or_insert_with(|| reply.to_vec());
+        }
+        part.has_prepared |= matches!(self.phase, Phase::Prepare(_));
         match answer {
             Answer::Reply => {}
             Answer::Refused => {
@@ -350,17 +521,33 @@ impl Gather {
         }
     }
 
-    /// All answers of a phase are in, and none was refused: goes on to the next phase, or replies.
+    /// All answers of a phase are in, and none was refused: goes on to the next phase, or replies. A part's error ends it.
     fn advance(&mut self, node: &mut Node) -> Advance {
+        if let Some(error) = self.error.take() {
+            return self.finish(node, &error);
+        }
         match &mut self.phase {
             Phase::Read(merge) | Phase::Free(merge) | Phase::Write(merge) => {
                 let merge = *merge;
                 self.finish_merged(node, merge)
             }
+            Phase::Lock(merge) if node.log.is_some() => {
+                let outcome = Outcome::Merged(*merge);
+                self.write_shares(node, outcome)
+            }
             Phase::Lock(merge) => {
                 self.phase = Phase::Write(*merge);
                 self.send_next(node)
             }
+            Phase::Prepare(outcome) => {
+                self.phase = Phase::Finish(*outcome);
+                let prepared = self.writers(|part| part.has_prepared);
+                self.send_to(node, &prepared)
+            }
+            Phase::Apply(outcome) | Phase::Finish(outcome) => match *outcome {
+                Outcome::Merged(merge) => self.finish_merged(node, merge),
+                Outcome::Fixed(reply) => self.finish(node, reply),
+            },
             Phase::Probe(plan) => {
                 let plan = *plan;
                 self.probed(node, plan)
@@ -372,17 +559,28 @@ impl Gather {
                     // It came due between the two steps.
                     return self.finish(node, missing_source(plan));
                 };
-                self.parts.swap_remove(0);
+                if node.log.is_some() {
+                    return self.write_moved(node, plan, &entry);
+                }
+                self.parts.remove(0);
                 self.parts[0].entry = Some(entry);
                 self.phase = Phase::Store(plan);
                 self.send_next(node)
             }
             Phase::Store(_) => {
-                let is_rename = self.request.command.name == "rename";
-                self.finish(node, if is_rename { b"+OK\r\n" } else { b":1\r\n" })
+                let reply = self.moved_reply();
+                self.finish(node, reply)
             }
             Phase::ReadStrings => self.compare_strings(node),
             Phase::Walk(_) => self.walked(node),
+            Phase::LockAll(cut) => {
+                self.phase = Phase::Cut(*cut);
+                self.send_next(node)
+            }
+            Phase::Cut(cut) => {
+                node.cut_is_done(*cut, self.key.transaction);
+                Advance::Finished
+            }
             Phase::Admin(purpose) => {
                 let replies = self.parts.iter_mut().filter_map(|part| part.admin.take()).collect();
                 let mut reply = Vec::new();
@@ -418,13 +616,18 @@ impl Gather {
     /// Locks are held and it is known which keys exist.
     fn probed(&mut self, node: &mut Node, plan: Plan) -> Advance {
         let exists = |ordinal: usize| {
-            let part = self.parts.iter().find(|part| part.keys.contains(&ordinal));
-            part.is_some_and(|part| part.reply != b":0\r\n")
+            self.parts.iter().any(|part| {
+                let mut keys = part.keys.iter().zip(&part.reply);
+                keys.any(|(&key, &digit)| key == ordinal && digit == b'1')
+            })
         };
         match plan {
             Plan::SetIfNone => {
                 if (0..self.request.keys.len()).any(exists) {
                     return self.finish(node, b":0\r\n");
+                }
+                if node.log.is_some() {
+                    return self.write_shares(node, Outcome::Fixed(b":1\r\n"));
                 }
                 self.phase = Phase::SetAll;
                 self.send_next(node)
@@ -472,7 +675,8 @@ impl Gather {
             None => self.finish(node, &output),
             Some(state) => {
                 self.release(node);
-                let origin = Origin::Connection { token: self.token, sequence: self.sequence };
+                let origin =
+                    Origin::Connection { token: self.token, sequence: self.sequence, ends_fence: true };
                 let request = Box::new(view_to_owned(&mut self.request));
                 node.begin_job(origin, request, state);
                 Advance::Finished
@@ -537,7 +741,7 @@ impl Node {
         let scan = command::scan::parse(&args).expect("the arguments were checked when the walk began");
         let mut output = std::mem::take(&mut self.scratch);
         output.clear();
-        let now_ms = self.executor.now_ms;
+        let now_ms = self.visible_ms();
         let progress =
             scan.step(&mut self.executor.shards, database, Cursor(cursor), count, now_ms, &mut output);
         let answer = Answer::Walked {

@@ -206,7 +206,7 @@ impl<W> Locks<W> {
             Scope::All => self.all = Some(transaction),
             Scope::Keys(keys) => {
                 self.held.extend(keys.iter().map(|&key| (key, transaction)));
-                self.holdings.insert(transaction, keys.to_vec());
+                self.holdings.entry(transaction).or_default().extend_from_slice(keys);
             }
         }
     }

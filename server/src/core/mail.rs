@@ -89,8 +89,8 @@ impl<I: Io> Core<I> {
             let message = std::mem::take(&mut messages[served]);
             served += 1;
             match message {
-                Message::Request { token, sequence, packed } => {
-                    self.node.serve(from, token, sequence, &mut view(batch, &packed));
+                Message::Request { token, sequence, packed, is_ordered } => {
+                    self.node.serve(from, token, sequence, is_ordered, &mut view(batch, &packed));
                 }
                 Message::Reply { token, sequence, bytes } => {
                     self.node.outstanding[from] -= 1;
@@ -103,15 +103,17 @@ impl<I: Io> Core<I> {
                     let origin = super::node::Origin::Gather { core: from, gather, release: false };
                     self.node.respond(origin, answer, &[]);
                 }
+                Message::Part { gather, work, packed: None, .. } => self.node.take_writes(from, gather, work),
                 Message::Part { gather, locking, work, packed } => {
                     let packed: Packed = packed.expect("a part that executes has a request");
                     let request: Request<'_> = view(batch, &packed);
                     self.node.take_part(from, gather, locking, work, request);
                 }
                 Message::PartReply { gather, answer, bytes } => {
-                    self.node.take_answer(from, gather, answer, &batch.replies[bytes]);
+                    self.node.take_answer(gather, answer, &batch.replies[bytes]);
                 }
                 Message::Release(transaction) => self.node.release(transaction),
+                Message::Save(message) => self.node.take_save_message(from, message),
                 Message::Connection { socket, is_unix } => self.adopt(socket, is_unix),
                 Message::Served => panic!("a message is served once"),
             }

@@ -1,13 +1,15 @@
 //! One core's loop.
 //!
 //! ```text
-//! completions -> connection -> parse -> route -> { execute | forward | gather } -> replies -> sends
+//! completions -> connection -> parse -> route -> { execute | propose | forward | gather }
+//!             -> journal write -> commit -> apply -> replies -> sends
 //! ```
 //!
 //! A turn reaps completions, serves them, takes the other cores' batches, lets long work go on for a budget, and
 //! queues one send a connection and one batch a core; the next turn's single kernel entry submits them. Invariants:
 //!
 //! - A leased receive buffer goes back in the turn that it came in.
+//! - The turn's records are written before anything that tells of them leaves: sends and batches come last.
 //! - Nothing runs longer than a budget without returning here.
 //! - Whatever makes work for the next turn without a completion (ready connections, jobs, retries, unpublished
 //!   batches) keeps the loop from sleeping.
@@ -19,14 +21,21 @@ pub mod connection;
 pub mod gather;
 mod input;
 pub mod locks;
+pub mod log;
 mod mail;
 pub mod node;
 mod output;
+pub mod persistence_report;
+mod propose;
 pub mod replies;
 pub mod request;
 pub mod route;
+pub mod save;
+pub mod save_status;
 pub mod stats;
+mod tickets;
 mod timers;
+mod transact;
 
 use std::{cmp::Ordering, time::Duration};
 
@@ -35,6 +44,7 @@ use duva_net::io::{Clock, Event, Io, ReceiveEnd, Socket, Token, Wait};
 use connection::{Connection, Connections, State};
 use input::Parsed;
 use node::Node;
+use tickets::Ticket;
 use timers::{Timer, Timers};
 
 /// The most completions worth waiting for in one turn.
@@ -45,6 +55,9 @@ const SPIN_ROUNDS: u32 = 2_000;
 
 /// Entries that expiry and freeing look at in one turn.
 const EXPIRE_BUDGET: usize = 512;
+
+/// How long the last turns wait for the disk before they look again.
+const FINISH_WAIT: Duration = Duration::from_millis(100);
 
 /// How long a listener rests after the process ran out of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -84,6 +97,10 @@ pub struct Core<I: Io> {
     batch_target: u32,
     /// Whether a timer for [`Core::cron`] is set.
     has_cron: bool,
+    /// Whether a timer for [`Node::save_cron`] is set.
+    has_save_cron: bool,
+    /// Listeners that are not served yet: not before it is known whether the journal can be written.
+    closed_listeners: u32,
     is_stopping: bool,
 }
 
@@ -108,14 +125,16 @@ impl<I: Io> Core<I> {
             clock: Clock::default(),
             batch_target: 1,
             has_cron: false,
+            has_save_cron: false,
+            closed_listeners: listener_count,
             is_stopping: false,
         };
         this.read_clock();
+        this.node.begin_saver();
         this.set_output_limit();
-        for listener in 0..listener_count {
-            this.io.accept(listener);
-        }
+        this.open_listeners();
         this.arm_cron();
+        this.arm_save_cron();
         this
     }
 
@@ -124,6 +143,7 @@ impl<I: Io> Core<I> {
         while !self.is_stopping {
             self.turn();
         }
+        self.finish_log();
     }
 
     /// Whether the server has been told to stop.
@@ -160,11 +180,16 @@ impl<I: Io> Core<I> {
         self.node.mesh.awake();
         self.read_clock();
         self.node.stats.turns += 1;
+        if let Some(log) = &mut self.node.log {
+            log.begin_turn(self.node.executor.now_ms);
+        }
         let events = self.take_events();
         self.adapt(wait, events);
         self.take_mail();
         self.run_timers();
         self.go_on();
+        self.node.run_saver(&mut self.io);
+        self.run_log();
         self.flush();
         self.send_mail();
         self.is_stopping = self.node.shared.is_stopping();
@@ -213,6 +238,7 @@ impl<I: Io> Core<I> {
             self.node.executor.now_ms = used_ms + elapsed_ms;
             self.clock = Clock { monotonic_ns: self.clock.monotonic_ns + elapsed_ms * 1_000_000, ..clock };
         }
+        self.node.executor.read_ms = self.node.visible_ms();
     }
 
     /// How long the next turn may wait, given what is left to do.
@@ -233,16 +259,24 @@ impl<I: Io> Core<I> {
         if !node.mesh.prepare_sleep() {
             return Wait::Poll;
         }
-        let due_ns =
-            node.executor.due_ms.checked_sub(node.executor.now_ms).map(|ms| ms.saturating_mul(1_000_000));
+        let visible_ms = node.visible_ms();
+        let due_ns = node.executor.due_ms.checked_sub(visible_ms).map(|ms| ms.saturating_mul(1_000_000));
         let timer_ns = self.timers.next_ns().map(|at| at.saturating_sub(self.clock.monotonic_ns));
         let timeout_ns = match (due_ns.filter(|_| node.executor.due_ms != u64::MAX), timer_ns) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        if node.executor.due_ms <= node.executor.now_ms {
-            return Wait::Poll;
+        if node.executor.due_ms <= visible_ms {
+            // What is due and waits for a commit needs no attention before that comes.
+            if visible_ms == node.executor.now_ms {
+                return Wait::Poll;
+            }
         }
+        let log_ns = node.log.as_ref().and_then(|log| log.next_ns(self.clock, node.executor.now_ms));
+        let log_ns = log_ns.map(|at_ns| at_ns.saturating_sub(self.clock.monotonic_ns));
+        let retry_ms = node.gathers.next_retry_ms().map(|at_ms| at_ms.saturating_sub(node.executor.now_ms));
+        let retry_ns = retry_ms.map(|ms| ms * 1_000_000);
+        let timeout_ns = [timeout_ns, log_ns, retry_ns].into_iter().flatten().min();
         let timeout = timeout_ns.map(Duration::from_nanos);
         let events = if owed == 0 && self.io.can_batch() { self.batch_target } else { 1 };
         Wait::Block { events, timeout }
@@ -270,6 +304,9 @@ impl<I: Io> Core<I> {
                 self.on_received_into(connection, buffer, result);
             }
             Event::Accepted { listener, result, armed } => self.on_accepted(listener, result, armed),
+            Event::Synced { ticket, result } => self.on_synced(ticket, result),
+            Event::FileDone { ticket, buffer, result } => self.on_file_done(ticket, buffer, result),
+            Event::Written { .. } => unreachable!("the journal writes and syncs in two steps"),
             Event::Woken => {}
         }
     }
@@ -402,6 +439,70 @@ impl<I: Io> Core<I> {
         }
         self.node.retry_gathers();
         self.node.run_job();
+        self.node.run_streams();
         self.take_deliveries();
+    }
+
+    /// Writes the turn's records, and applies and answers what is committed.
+    fn run_log(&mut self) {
+        let now_ms = self.node.executor.now_ms;
+        let Some(log) = &mut self.node.log else { return };
+        log.pump(&mut self.io, self.clock, now_ms);
+        self.node.apply_committed();
+        self.node.answer_prepared();
+        self.take_deliveries();
+        if let Some(log) = &mut self.node.log {
+            log.end_turn(now_ms);
+        }
+        self.open_listeners();
+    }
+
+    /// Begins to serve the listeners once writes are either taken or refused.
+    fn open_listeners(&mut self) {
+        if self.closed_listeners > 0 && self.node.log.as_ref().is_none_or(|log| log.is_decided()) {
+            (0..self.closed_listeners).for_each(|listener| self.io.accept(listener));
+            self.closed_listeners = 0;
+        }
+    }
+
+    /// Makes the journal durable, as the last thing that the core does.
+    fn finish_log(&mut self) {
+        self.node.stop_saver(&mut self.io);
+        loop {
+            self.read_clock();
+            self.run_log();
+            if self.node.log.as_mut().is_none_or(|log| log.finish()) {
+                return;
+            }
+            // Completions of sockets mean nothing any more.
+            self.io.turn(Wait::Block { events: 1, timeout: Some(FINISH_WAIT) });
+            while let Some(event) = self.io.next_event() {
+                match event {
+                    Event::Synced { ticket, result } => self.on_synced(ticket, result),
+                    Event::FileDone { ticket, buffer, result } => self.on_file_done(ticket, buffer, result),
+                    Event::Received { result: Ok(buffer), .. } => self.io.recycle(buffer),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn on_synced(&mut self, ticket: u64, result: Result<(), i32>) {
+        debug_assert!(Ticket::of(ticket) == Ticket::JournalSync);
+        if let Some(log) = &mut self.node.log {
+            log.synced(result, self.clock.monotonic_ns);
+        }
+    }
+
+    fn on_file_done(&mut self, ticket: u64, buffer: Vec<u8>, result: Result<(), i32>) {
+        match Ticket::of(ticket) {
+            Ticket::Segment(sequence) => {
+                if let Some(log) = &mut self.node.log {
+                    log.segment_prepared(sequence, result, self.clock.monotonic_ns);
+                }
+            }
+            Ticket::Save(number) => self.node.saver_task_done(number, buffer, result),
+            Ticket::Ignored | Ticket::JournalSync => {}
+        }
     }
 }

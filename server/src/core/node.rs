@@ -17,8 +17,10 @@ use super::{
     commit::Executor,
     gather::Gathers,
     locks::{Grant, Locks, Scope, TransactionId},
+    log::{Log, What},
     replies::Sequence,
     request::{Large, OwnedRequest, Request},
+    save::Saver,
     stats::Stats,
 };
 use crate::config::Config;
@@ -38,6 +40,8 @@ pub enum Origin {
         token: Token,
         /// Its reply slot.
         sequence: Sequence,
+        /// Whether the connection executes nothing until this is finished.
+        ends_fence: bool,
     },
     /// A connection of another core.
     Core {
@@ -59,12 +63,29 @@ pub enum Origin {
     },
 }
 
+impl Origin {
+    /// Whether it is a part of a gather, whose locks it holds.
+    pub fn holds_locks(self) -> bool {
+        matches!(self, Self::Gather { .. })
+    }
+
+    /// The same, for work that its connection must not pass.
+    pub fn later(mut self) -> Self {
+        if let Self::Connection { ends_fence, .. } = &mut self {
+            *ends_fence = true;
+        }
+        self
+    }
+}
+
 /// Whether submitted work is finished.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Submitted {
     /// The reply is in the output.
     Done,
-    /// The reply comes later, through [`Node::respond`].
+    /// The reply comes later, through [`Node::respond`]; what the connection sends meanwhile may be submitted.
+    Waiting,
+    /// The reply comes later, and the connection executes nothing until then.
     Later,
 }
 
@@ -118,6 +139,8 @@ pub struct Node {
     pub mesh: Endpoint<Batch>,
     /// Requests under way to each core.
     pub outstanding: Vec<u32>,
+    /// The journal and what waits for it; `None` if there is no journal.
+    pub log: Option<Box<Log>>,
     /// Locks of this core's keys.
     pub locks: Locks<Parked>,
     /// Work that goes on in every turn.
@@ -126,6 +149,8 @@ pub struct Node {
     pub gathers: Gathers,
     /// Finished replies.
     pub deliveries: Deliveries,
+    /// This core's part in saving.
+    pub saver: Saver,
     /// The configuration in force.
     pub config: Arc<Config>,
     /// What all cores share.
@@ -160,10 +185,12 @@ impl Node {
             owners,
             mesh,
             outstanding: vec![0; cores],
+            log: None,
             locks: Locks::default(),
             jobs: VecDeque::new(),
             gathers: Gathers::default(),
             deliveries: Deliveries::default(),
+            saver: Saver::default(),
             config: Arc::clone(&config),
             shared,
             waits: Vec::new(),
@@ -179,13 +206,16 @@ impl Node {
     /// Uses a new configuration.
     pub fn configure(&mut self, config: Arc<Config>) {
         self.executor.settings.bulk_len_bytes_max = config.bulk_len_bytes_max;
+        if let Some(log) = &mut self.log {
+            log.set_fsync(config.append_fsync);
+        }
         self.config = config;
         self.set_gate();
     }
 
     /// Learns whether requests must be looked at before they are routed.
     pub fn set_gate(&mut self) {
-        self.has_gate = !self.config.password.is_empty() || self.pause.until_ms > 0;
+        self.has_gate = !self.config.password.is_empty() || self.pause.until_ms > 0 || self.has_saving_gate();
     }
 
     /// The core that owns `slot`.
@@ -216,15 +246,31 @@ impl Node {
         self.outstanding.iter().all(|&count| count < OUTSTANDING_MAX)
     }
 
-    /// Sends `request` to `core`, which owns all its keys.
-    pub fn forward(&mut self, core: usize, request: &mut Request<'_>, token: Token, sequence: Sequence) {
+    /// Whether `keys` are all in one shard.
+    pub fn is_one_shard(&self, keys: &[KeyHash]) -> bool {
+        let shards = &self.executor.shards;
+        let mut numbers = keys.iter().map(|key| shards.number_of(key.slot));
+        let first = numbers.next();
+        numbers.all(|number| Some(number) == first)
+    }
+
+    /// Sends `request` to `core`, which owns all its keys. `is_ordered`: its connection has unfinished writes.
+    pub fn forward(
+        &mut self,
+        core: usize,
+        request: &mut Request<'_>,
+        token: Token,
+        sequence: Sequence,
+        is_ordered: bool,
+    ) {
         self.outstanding[core] += 1;
         let batch = self.mesh.outgoing(core);
         let packed = batch.pack(request, Large::Move);
-        batch.messages.push(Message::Request { token, sequence, packed });
+        batch.messages.push(Message::Request { token, sequence, packed, is_ordered });
     }
 
-    /// Executes a request whose keys are all on this core, now or once they are free.
+    /// Executes a request whose keys are all on this core, now or once they are free. `is_ordered`: it must not pass
+    /// unfinished writes of its connection.
     #[inline]
     pub fn submit(
         &mut self,
@@ -232,28 +278,44 @@ impl Node {
         handler: Handler,
         request: &mut Request<'_>,
         output: &mut Vec<u8>,
+        is_ordered: bool,
     ) -> Submitted {
         if self.locks.is_active() && self.locks.blocks(Scope::Keys(request.keys)) {
+            let keys = request.keys;
             let owned = Box::new(request.to_owned());
-            self.locks.park(Scope::Keys(request.keys), None, Parked::Request(origin, owned));
+            self.locks.park(Scope::Keys(keys), None, Parked::Request(origin.later(), owned));
             return Submitted::Later;
         }
-        self.execute(origin, handler, request, output)
+        self.execute(origin, handler, request, output, is_ordered)
     }
 
     /// Executes a request whose keys are all on this core and free.
     #[inline]
-    fn execute(
+    pub(super) fn execute(
         &mut self,
         origin: Origin,
         handler: Handler,
         request: &mut Request<'_>,
         output: &mut Vec<u8>,
+        is_ordered: bool,
     ) -> Submitted {
-        match self.executor.execute(handler, request, output) {
+        if self.log.is_some()
+            && let Some(submitted) = self.log_first(origin, handler, request, output, is_ordered)
+        {
+            return submitted;
+        }
+        let step = self.executor.execute(handler, request, output);
+        self.after_step(origin.later(), step, request)
+    }
+
+    /// Keeps the rest of a command that takes several turns.
+    #[inline]
+    pub(super) fn after_step(&mut self, origin: Origin, step: Step, request: &mut Request<'_>) -> Submitted {
+        match step {
             Step::Done => Submitted::Done,
             Step::Continue(state) => {
-                self.jobs.push_back(Job { origin, request: Box::new(request.to_owned()), state });
+                let request = Box::new(request.to_owned());
+                self.jobs.push_back(Job { origin, request, state });
                 Submitted::Later
             }
         }
@@ -269,7 +331,7 @@ impl Node {
         let Some(mut job) = self.jobs.pop_front() else { return };
         let mut output = std::mem::take(&mut self.scratch);
         output.clear();
-        let now_ms = self.executor.now_ms;
+        let now_ms = self.visible_ms();
         let mut request = job.request.view();
         let executor = &mut self.executor;
         let is_done = job.state.resume(&mut request.call(
@@ -290,7 +352,9 @@ impl Node {
     /// Sends an answer back to whoever asked.
     pub fn respond(&mut self, origin: Origin, answer: Answer, reply: &[u8]) {
         match origin {
-            Origin::Connection { token, sequence } => self.deliver(token, sequence, reply, true),
+            Origin::Connection { token, sequence, ends_fence } => {
+                self.deliver(token, sequence, reply, ends_fence);
+            }
             Origin::Core { core, token, sequence } => {
                 let batch = self.mesh.outgoing(core);
                 let bytes = batch.push_reply(reply);
@@ -344,6 +408,9 @@ impl Node {
 
     /// Gives back the locks of a gather; what waited for them goes on.
     pub fn release(&mut self, transaction: TransactionId) {
+        if let Some(log) = &mut self.log {
+            log.forget_prepared(transaction);
+        }
         for parked in self.locks.release(transaction) {
             match parked {
                 Parked::Part(origin, work, mut owned) => self.do_part(origin, work, &mut owned.view()),
@@ -351,7 +418,8 @@ impl Node {
                     let handler = handler_of(&owned);
                     let mut output = std::mem::take(&mut self.scratch);
                     output.clear();
-                    if self.execute(origin, handler, &mut owned.view(), &mut output) == Submitted::Done {
+                    if self.execute(origin, handler, &mut owned.view(), &mut output, true) == Submitted::Done
+                    {
                         self.respond(origin, Answer::Reply, &output);
                     }
                     self.scratch = output;
@@ -361,6 +429,17 @@ impl Node {
     }
 
     fn do_part(&mut self, origin: Origin, work: Work, request: &mut Request<'_>) {
+        // What is read under locks decides what is written: it must not miss a write that is under way.
+        if let Some(log) = &mut self.log
+            && log.has_waiting()
+            && !matches!(work, Work::Nothing | Work::Walk { .. } | Work::Command)
+        {
+            return log.wait(origin, request, What::Part(work), self.executor.now_ms);
+        }
+        self.do_part_now(origin, work, request);
+    }
+
+    pub(super) fn do_part_now(&mut self, origin: Origin, work: Work, request: &mut Request<'_>) {
         match work {
             Work::Nothing => self.respond(origin, Answer::Reply, &[]),
             Work::Command => {
@@ -374,7 +453,7 @@ impl Node {
                 };
                 let mut output = std::mem::take(&mut self.scratch);
                 output.clear();
-                if self.execute(origin, handler, request, &mut output) == Submitted::Done {
+                if self.execute(origin, handler, request, &mut output, true) == Submitted::Done {
                     self.respond(origin, Answer::Reply, &output);
                 }
                 self.scratch = output;
@@ -392,7 +471,24 @@ impl Node {
                 self.executor.note_deadlines(&[key]);
                 self.respond(origin, Answer::Reply, &[]);
             }
+            Work::Exists => {
+                let now_ms = self.visible_ms();
+                let database = request.mode.database;
+                let (keys, args) = (request.keys, request.args());
+                let shards = &mut self.executor.shards;
+                let digits = keys.iter().enumerate().map(|(ordinal, key)| {
+                    let entry = shards.of(key.slot).get(database, args.get(1 + ordinal), *key, now_ms);
+                    if entry.is_some() { b'1' } else { b'0' }
+                });
+                let digits: Vec<u8> = digits.collect();
+                self.respond(origin, Answer::Reply, &digits);
+            }
             Work::Walk { cursor, count } => self.walk(origin, cursor, count, request),
+            Work::Apply(_) | Work::Prepare(_) | Work::Finish => panic!("writes bring their own requests"),
+            Work::Cut => {
+                self.begin_dump_part();
+                self.respond(origin, Answer::Reply, &[]);
+            }
             Work::Admin(_) => panic!("administration is the core's, not the node's"),
         }
     }
@@ -405,7 +501,7 @@ impl Node {
             let timestamp_ms = self.executor.timestamp_ms(request.keys);
             self.executor.shards.of(key.slot).detach(database, &name, key, timestamp_ms)
         } else {
-            let now_ms = self.executor.now_ms;
+            let now_ms = self.visible_ms();
             self.executor.shards.of(key.slot).duplicate(database, &name, key, now_ms)
         }
     }
@@ -413,8 +509,10 @@ impl Node {
     /// Whether the core has work that does not depend on completions.
     pub fn has_work(&self) -> bool {
         !self.jobs.is_empty()
+            || self.log.as_ref().is_some_and(|log| log.has_work() || log.has_unwritten())
             || !self.waits.is_empty()
-            || self.gathers.has_retries()
+            || self.gathers.next_retry_ms().is_some_and(|at_ms| at_ms <= self.executor.now_ms)
+            || self.saver.has_work()
             || self.executor.has_garbage
     }
 
@@ -440,7 +538,14 @@ impl Node {
     }
 
     /// Executes one request of another core; its reply goes straight into the batch for that core.
-    pub fn serve(&mut self, core: usize, token: Token, sequence: Sequence, request: &mut Request<'_>) {
+    pub fn serve(
+        &mut self,
+        core: usize,
+        token: Token,
+        sequence: Sequence,
+        is_ordered: bool,
+        request: &mut Request<'_>,
+    ) {
         let origin = Origin::Core { core, token, sequence };
         let (Run::Single(handler) | Run::Split(handler, _) | Run::Staged(handler, _)) = request.command.run
         else {
@@ -448,7 +553,7 @@ impl Node {
         };
         let mut output = std::mem::take(&mut self.mesh.outgoing(core).replies);
         let start = output.len();
-        let submitted = self.submit(origin, handler, request, &mut output);
+        let submitted = self.submit(origin, handler, request, &mut output, is_ordered);
         let bytes = start..output.len();
         let batch = self.mesh.outgoing(core);
         batch.replies = output;
@@ -459,9 +564,12 @@ impl Node {
 }
 
 /// The handler of a request that waits for its keys.
-fn handler_of(request: &OwnedRequest) -> Handler {
+pub(super) fn handler_of(request: &OwnedRequest) -> Handler {
     match request.command.run {
-        Run::Single(handler) | Run::Split(handler, _) | Run::Staged(handler, _) => handler,
+        Run::Single(handler)
+        | Run::Split(handler, _)
+        | Run::Staged(handler, _)
+        | Run::Everywhere(handler, _) => handler,
         _ => panic!("{} does not wait for keys", request.command.name),
     }
 }

@@ -139,6 +139,40 @@ impl OwnedRequest {
         Self { command, bytes, ranges, keys, large: Vec::new(), mode }
     }
 
+    /// Nothing, in the place of a request that is elsewhere for a moment.
+    pub fn empty() -> Self {
+        Self {
+            command: &duva_engine::command::all()[0],
+            bytes: Vec::new(),
+            ranges: Vec::new(),
+            keys: Vec::new(),
+            large: Vec::new(),
+            mode: Mode { database: 0, protocol: Protocol::Resp2, touch: false },
+        }
+    }
+
+    /// Some arguments of `request`, with the keys whose ordinal numbers are `keys`.
+    pub fn select(
+        request: &mut Request<'_>,
+        arguments: impl Iterator<Item = usize>,
+        keys: impl Iterator<Item = usize>,
+        how: Large,
+    ) -> Self {
+        let mut selected = Self::empty();
+        selected.command = request.command;
+        selected.mode = request.mode;
+        selected.keys.extend(keys.map(|ordinal| request.keys[ordinal]));
+        copy_arguments(
+            request,
+            arguments,
+            how,
+            &mut selected.bytes,
+            &mut selected.large,
+            &mut selected.ranges,
+        );
+        selected
+    }
+
     /// The request.
     pub fn view(&mut self) -> Request<'_> {
         Request {

@@ -39,9 +39,20 @@ pub fn route(node: &mut Node, connection: &mut Connection, request: &mut Request
             let owner = if node.cores == 1 { node.core } else { node.owner_of(request.keys[0].slot) };
             to_owner(node, connection, request, handler, owner)
         }
-        Run::Split(handler, _) | Run::Staged(handler, _) => match node.single_owner(request.keys) {
+        Run::Split(handler, _) => match node.single_owner(request.keys) {
             Some(owner) => to_owner(node, connection, request, handler, owner),
             None => gather(node, connection, request),
+        },
+        // What such a command writes depends on what it reads: in a log its shards' entries say only what it came to.
+        Run::Staged(handler, _) => match node.single_owner(request.keys) {
+            Some(owner)
+                if node.log.is_none()
+                    || !command.flags.contains(Flags::WRITE)
+                    || node.is_one_shard(request.keys) =>
+            {
+                to_owner(node, connection, request, handler, owner)
+            }
+            _ => gather(node, connection, request),
         },
         // One core's part is the whole, unless a reply must be drawn from it.
         Run::Everywhere(handler, merge) if node.cores == 1 && merge != Merge::Draw => {
@@ -52,7 +63,7 @@ pub fn route(node: &mut Node, connection: &mut Connection, request: &mut Request
     }
 }
 
-/// What stands before execution when the server has a password or clients are paused.
+/// What stands before execution when the server has a password, clients are paused, or saving is in the way.
 #[cold]
 fn gate(node: &mut Node, connection: &mut Connection, request: &Request<'_>) -> Option<Flow> {
     let command = request.command;
@@ -66,7 +77,16 @@ fn gate(node: &mut Node, connection: &mut Connection, request: &Request<'_>) -> 
         connection.state.insert(State::PAUSED);
         return Some(Flow::Hold);
     }
-    None
+    match node.saving_gate(command) {
+        None => None,
+        Some(Ok(())) => Some(Flow::NoRoom),
+        Some(Err(error)) => {
+            node.stats.errors += 1;
+            let protocol = connection.protocol;
+            connection.reply_with(|output| Reply::new(output, protocol).error(error));
+            Some(Flow::Next)
+        }
+    }
 }
 
 #[inline]
@@ -84,8 +104,9 @@ fn to_owner(
         return Flow::NoRoom;
     }
     node.stats.forwarded += 1;
-    let sequence = connection.wait_for_reply();
-    node.forward(owner, request, connection.token, sequence);
+    let is_ordered = connection.has_unfinished_write();
+    let sequence = connection.wait_for(request.command.flags.contains(Flags::WRITE));
+    node.forward(owner, request, connection.token, sequence, is_ordered);
     Flow::Next
 }
 
@@ -97,14 +118,24 @@ fn execute(
     request: &mut Request<'_>,
     handler: Handler,
 ) -> Flow {
-    let origin = Origin::Connection { token: connection.token, sequence: connection.replies.next_sequence() };
+    if node.log.as_ref().is_some_and(|log| log.is_full() && log.refusal().is_none())
+        && request.command.flags.contains(Flags::WRITE)
+    {
+        return Flow::NoRoom;
+    }
+    let sequence = connection.replies.next_sequence();
+    let origin = Origin::Connection { token: connection.token, sequence, ends_fence: false };
+    let is_ordered = connection.has_unfinished_write();
     let is_direct = connection.replies.is_empty();
     let is_silent = connection.is_silent();
     let output = if is_direct { &mut connection.output } else { connection.replies.held() };
     let start = output.len();
-    let submitted = node.submit(origin, handler, request, output);
-    if submitted == Submitted::Later {
-        connection.wait_for_reply();
+    let submitted = node.submit(origin, handler, request, output, is_ordered);
+    if submitted != Submitted::Done {
+        connection.wait_for(request.command.flags.contains(Flags::WRITE));
+        if submitted == Submitted::Waiting {
+            return Flow::Next;
+        }
         connection.state.insert(State::FENCED);
         return Flow::Stop;
     }
@@ -124,7 +155,7 @@ fn gather(node: &mut Node, connection: &mut Connection, request: &mut Request<'_
     if !connection.replies.is_empty() {
         return Flow::Hold;
     }
-    let sequence = connection.wait_for_reply();
+    let sequence = connection.wait_for(request.command.flags.contains(Flags::WRITE));
     connection.state.insert(State::FENCED);
     node.begin_gather(connection.token, sequence, Box::new(request.to_owned()));
     Flow::Stop

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use duva_net::io::{Io, Token};
 
-use super::{Core, EXPIRE_BUDGET, connection::State, replies::Sequence};
+use super::{Core, EXPIRE_BUDGET, connection::State, node::Node, replies::Sequence};
 
 /// How often idle connections and soft limits are looked at.
 pub(super) const CRON_NS: u64 = 1_000_000_000;
@@ -27,6 +27,8 @@ pub(super) enum Timer {
     PauseEnd,
     /// Idle connections and soft limits are looked at.
     Cron,
+    /// It is looked at whether something is to be saved.
+    SaveCron,
 }
 
 /// A core's timers, by monotonic nanoseconds.
@@ -53,10 +55,21 @@ impl Timers {
 }
 
 impl<I: Io> Core<I> {
+    /// Expires what is due at `visible_ms`; the log learns of it, so that no restart brings it back.
+    fn tick(&mut self, visible_ms: u64) {
+        let Node { executor, log, .. } = &mut self.node;
+        let shard_bits = executor.shards.slot_shift();
+        executor.tick(visible_ms, EXPIRE_BUDGET, |slot| {
+            if let Some(log) = log {
+                log.append_tick(slot >> shard_bits, visible_ms);
+            }
+        });
+    }
+
     pub(super) fn run_timers(&mut self) {
-        let executor = &mut self.node.executor;
-        if executor.due_ms <= executor.now_ms {
-            executor.tick(EXPIRE_BUDGET);
+        let visible_ms = self.node.visible_ms();
+        if self.node.executor.due_ms <= visible_ms {
+            self.tick(visible_ms);
         }
         if self.node.executor.has_garbage {
             self.node.executor.reclaim(EXPIRE_BUDGET);
@@ -84,6 +97,11 @@ impl<I: Io> Core<I> {
                 }
                 Timer::PauseEnd => self.resume_paused(),
                 Timer::Cron => self.cron(),
+                Timer::SaveCron => {
+                    self.has_save_cron = false;
+                    self.arm_save_cron();
+                    self.node.save_cron();
+                }
             }
         }
     }

@@ -7,7 +7,11 @@
 #![allow(unreachable_pub, reason = "a module of test programs has no outside")]
 
 pub mod connection;
+pub mod model;
 pub mod process;
 pub mod random;
 pub mod resp;
+pub mod shared;
+pub mod small_disk;
 pub mod transcript;
+pub mod workload;

@@ -24,6 +24,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(2);
 /// How many free ports are tried: between finding one and the server's taking it, another may have it.
 const PORT_TRIES_MAX: usize = 8;
 
+/// The environment variable that, when it is set, lets the directories of failed tests stay.
+const KEEP_VARIABLE: &str = "DUVA_TEST_KEEP";
+
 /// A directory that disappears with its owner.
 pub struct TemporaryDirectory(PathBuf);
 
@@ -50,6 +53,10 @@ impl TemporaryDirectory {
 
 impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os(KEEP_VARIABLE).is_some() {
+            eprintln!("kept {}", self.0.display());
+            return;
+        }
         // A directory left in the temporary directory harms nobody.
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -89,6 +96,12 @@ impl ServerOptions {
         self
     }
 
+    /// Lets Duva journal in a directory of the caller's, which stays when the server is gone.
+    pub fn journal(self, directory: &Path) -> Self {
+        let directory = directory.to_str().expect("the names of temporary directories are text");
+        self.option("dir", &[directory]).option("appendonly", &["yes"])
+    }
+
     /// Lets the server listen on a free TCP port of the loopback interface, too.
     pub fn tcp(mut self) -> Self {
         self.tcp = true;
@@ -122,7 +135,11 @@ impl ServerOptions {
         panic!("{:?} found no free port in {PORT_TRIES_MAX} tries", self.program)
     }
 
-    fn start_once(&self) -> Result<Server, String> {
+    /// Starts the server and waits for nothing: it may even be refused its port.
+    ///
+    /// # Panics
+    /// When the program is missing.
+    pub fn begin(&self) -> Server {
         let directory = TemporaryDirectory::new();
         let socket = self.socket.clone().unwrap_or_else(|| directory.path().join("socket"));
         let port = if self.tcp { free_port() } else { 0 };
@@ -166,7 +183,11 @@ impl ServerOptions {
             )
         });
         let tcp = self.tcp.then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        let mut server = Server { child, socket, tcp, log_path, ended: false, directory: Some(directory) };
+        Server { child, socket, tcp, log_path, ended: false, directory: Some(directory) }
+    }
+
+    fn start_once(&self) -> Result<Server, String> {
+        let mut server = self.begin();
         match server.wait_until_ready() {
             Ok(()) => Ok(server),
             Err(sentence) => {
@@ -185,7 +206,8 @@ impl ServerOptions {
             }
             Program::Duva { cores } => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_duva-server"));
-                command.arg("--cores").arg(cores.to_string());
+                // Few tests concern the journal; an option given later counts instead.
+                command.arg("--cores").arg(cores.to_string()).args(["--appendonly", "no"]);
                 command
             }
         }
@@ -298,6 +320,18 @@ impl Server {
         // SAFETY: kill takes two integers; the process is our child and not yet waited for.
         let result = unsafe { libc::kill(process, signal) };
         assert_eq!(result, 0, "the process was there to be signalled");
+    }
+
+    /// Kills the process, which gets no chance to do anything about it, and waits until it is gone.
+    ///
+    /// # Panics
+    /// When it had ended by itself.
+    pub fn kill(mut self) {
+        if let Some(status) = self.child.try_wait().expect("our own child") {
+            self.ended = true;
+            panic!("the server ended by itself with {status}:\n{}", self.log());
+        }
+        self.end();
     }
 
     /// Waits for the process to end by itself: how it ended, and its directory.

@@ -1,0 +1,548 @@
+//! Saving: `dump.rdb` for SAVE and its kin, and the snapshots of shards that let the journal go.
+//!
+//! Both walk this core's shards by the engine's snapshots without fork, a budget a turn, and hand pieces of an RDB file
+//! to the storage thread. Core 0 coordinates: it begins what is due, collects the pieces of a dump, and ends it.
+//!
+//! - A *rewrite* of the journal: every core writes a snapshot file for each of its shards that has changed, one after
+//!   the other, marks them in its journal, and lets go of the segments that they cover.
+//! - A *save*: all cores begin the snapshots of all shards at one moment, under all locks; the pieces go to core 0, which
+//!   makes one file of them.
+//!
+//! Invariants:
+//!
+//! - **One at a time.** A save or a rewrite is under way, never both, and one of either: whoever begins one enters it in
+//!   the [`SaveStatus`](super::save_status::SaveStatus) first, under its lock.
+//! - **A file counts only when it is published**, whole and durable.
+//! - **No snapshot is ahead of its journal**: it is published when every entry in it is durable there, so that a start
+//!   that finds less of the journal never finds more in a snapshot.
+//! - **A journal is trimmed last**: the marks of its core's snapshots are durable, and so is, on every core, the end of each
+//!   transaction that the trimmed part says something of.
+//! - **Bounded.** Two pieces a core are on their way to the disk at most. Values that changes have forced out wait
+//!   besides, up to a bound past which writes wait on all cores.
+//! - A failure changes nothing: what was saved before is still there, and the journal keeps everything.
+
+mod coordinator;
+mod dump;
+mod encoder;
+mod output;
+mod rewrite;
+mod shared;
+
+use std::path::PathBuf;
+
+use duva_engine::{
+    Reply,
+    command::{Command, Flags},
+    rdb::RdbOptions,
+};
+use duva_net::io::{File, Io, Token};
+
+use super::{
+    batch::Message,
+    connection::{Connection, State},
+    locks::TransactionId,
+    node::Node,
+    persistence_report::PersistenceReport,
+    replies::Sequence,
+    request::Request,
+    route::Flow,
+};
+use coordinator::Coordinator;
+use dump::DumpPart;
+use rewrite::Rewrite;
+pub use shared::SavingState;
+
+/// File numbers that are the saver's: of a shard's snapshot, and of the dump.
+pub(super) const FILE_COUNT: u32 = 2;
+const SNAPSHOT_FILE: File = File(0);
+const DUMP_FILE: File = File(1);
+
+/// Pieces of one core on their way to the disk.
+const PIECES_MAX: usize = 2;
+
+/// Memory of values that wait because changes have forced them out, a core: above the first bound writes wait, until it
+/// is below the second.
+const EARLY_BYTES_MAX: usize = 8 << 20;
+const EARLY_BYTES_LOW: usize = 4 << 20;
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveKind {
+    /// SAVE: the reply comes when it is done.
+    Foreground,
+    /// BGSAVE.
+    Background {
+        /// Whether one may begin later, when none can now.
+        schedule: bool,
+    },
+    /// BGREWRITEAOF.
+    Rewrite,
+}
+
+/// A client that waits, on its core.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiter {
+    core: usize,
+    token: Token,
+    sequence: Sequence,
+}
+
+/// That the server is to stop once everything is saved.
+#[derive(Clone, Copy, Debug)]
+pub struct Stop {
+    /// Who asked; a signal did.
+    waiter: Option<Waiter>,
+    /// Whether it stops even if saving fails.
+    is_forced: bool,
+}
+
+/// How a core's part ended.
+pub struct PartEnd {
+    is_ok: bool,
+    /// The most memory that it took.
+    bytes_peak: u64,
+    /// Of a rewrite: up to which index snapshots hold this core's shards.
+    snapshots: Vec<(u16, u64)>,
+}
+
+/// What begins on all cores at one moment, when nothing is half done, under all locks: the snapshots of all shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Whether the locks are kept: the server is to stop with what is saved.
+    pub keeps_locks: bool,
+}
+
+/// What cores say to one another about saving.
+pub enum SaveMessage {
+    /// To core 0: the save that the status says is under way is to begin.
+    BeginSave,
+    /// To core 0: so is the rewrite.
+    BeginRewrite,
+    /// To core 0: a client waits for the end of the save that is under way, or scheduled.
+    Wait(Waiter),
+    /// To core 0: the server is to stop.
+    Stop(Stop),
+    /// To core 0: a piece of the dump.
+    Piece(Vec<u8>),
+    /// To core 0: the sender has done what a rewrite's last order said, or could not.
+    StepDone(bool),
+    /// To core 0: the sender's part is over.
+    PartEnded(Box<PartEnd>),
+    /// From core 0: save this core's shards for a rewrite.
+    Rewrite,
+    /// From core 0: the journal is to be durable up to its end.
+    Settle,
+    /// From core 0: the journal may go as far as snapshots cover it, unless something failed.
+    Trim(bool),
+    /// From core 0: a piece is written; the buffer comes back.
+    PieceTaken(Vec<u8>),
+    /// From core 0: nothing will come of it.
+    Abandon,
+    /// From core 0: the save or rewrite is over everywhere.
+    Ended {
+        /// Whether it was a rewrite, and succeeded.
+        is_rewritten: bool,
+        /// Whether the segments of earlier starts are gone.
+        is_earlier_gone: bool,
+    },
+    /// From core 0: the reply to a waiting client.
+    Answer(Waiter, &'static str),
+}
+
+/// What is known of a shard's newest snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardSnapshot {
+    /// Up to which index it holds the shard; 0: there is none.
+    pub index: u64,
+    /// Bytes of its file.
+    pub bytes: u64,
+}
+
+/// What this core does for a save or a rewrite.
+enum Part {
+    Dump(DumpPart),
+    Rewrite(Rewrite),
+}
+
+/// One core's part in saving.
+#[derive(Default)]
+pub struct Saver {
+    part: Option<Part>,
+    /// Whether the next turn has something to do without a completion.
+    has_work: bool,
+    /// Whether this core makes writes wait, as all know.
+    is_pressed: bool,
+    /// Names the node in snapshots.
+    node: [u8; 16],
+    /// The newest snapshots, by shard number.
+    snapshots: Vec<ShardSnapshot>,
+    /// Files of older ones, to be removed once the newer ones' marks are durable.
+    obsolete: Vec<PathBuf>,
+    /// Bytes of journal and snapshots when the last rewrite ended, or at the start.
+    base_bytes: u64,
+    /// Changes that the start made.
+    changes_first: u64,
+    /// Keys to be saved, and saved, of what is under way.
+    keys_total: u64,
+    /// Memory that saving takes, and the most that it took.
+    bytes: u64,
+    bytes_peak: u64,
+    spare: Vec<Vec<u8>>,
+    /// On core 0.
+    coordinator: Option<Box<Coordinator>>,
+}
+
+impl Saver {
+    /// Whether this core saves, or core 0 collects.
+    fn is_active(&self) -> bool {
+        self.part.is_some() || self.coordinator.as_ref().is_some_and(|coordinator| !coordinator.is_idle())
+    }
+
+    /// Whether the next turn has something to do without a completion.
+    pub fn has_work(&self) -> bool {
+        self.has_work
+    }
+
+    /// Whether writes may have to wait.
+    fn has_gate(&self) -> bool {
+        self.part.is_some()
+    }
+
+    /// Before the core serves: the node's id, and the newest snapshots of the core's shards, by shard number.
+    pub fn set_snapshots(&mut self, node: [u8; 16], snapshots: Vec<ShardSnapshot>) {
+        self.node = node;
+        self.base_bytes = snapshots.iter().map(|snapshot| snapshot.bytes).sum();
+        self.snapshots = snapshots;
+    }
+
+    /// Bytes of the snapshots that belong to the journal.
+    fn snapshot_bytes(&self) -> u64 {
+        self.snapshots.iter().map(|snapshot| snapshot.bytes).sum()
+    }
+
+    fn keep_spare(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < PIECES_MAX {
+            self.spare.push(buffer);
+        }
+    }
+}
+
+/// Begins what `how` says, or says why not.
+pub fn begin_save(
+    node: &mut Node,
+    connection: &mut Connection,
+    _request: &mut Request<'_>,
+    how: SaveKind,
+) -> Flow {
+    if !connection.replies.is_empty() {
+        return Flow::Hold;
+    }
+    match how {
+        SaveKind::Foreground => begin_foreground(node, connection),
+        SaveKind::Background { schedule } => {
+            let reply = begin_background(node, schedule);
+            answer(connection, reply)
+        }
+        SaveKind::Rewrite => {
+            let reply = begin_rewrite(node);
+            answer(connection, reply)
+        }
+    }
+}
+
+fn answer(connection: &mut Connection, line: Result<&str, &str>) -> Flow {
+    let protocol = connection.protocol;
+    connection.reply_with(|output| {
+        let mut reply = Reply::new(output, protocol);
+        match line {
+            Ok(line) => reply.simple(line),
+            Err(error) => reply.error(error),
+        }
+    });
+    Flow::Next
+}
+
+/// Redis's words.
+const MISCONF: &str = "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. \
+    Commands that may modify the data set are disabled, because this instance is configured to report errors during \
+    writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details \
+    about the RDB error.";
+
+const SAVING_ALREADY: &str = "ERR Background save already in progress";
+
+fn begin_foreground(node: &mut Node, connection: &mut Connection) -> Flow {
+    let now_ms = node.executor.now_ms;
+    {
+        let mut status = node.shared.save_status();
+        if status.save.is_under_way() {
+            drop(status);
+            return answer(connection, Err(SAVING_ALREADY));
+        }
+        if status.rewrite.is_under_way() {
+            status.save.schedule();
+        } else {
+            let changes = node.shared.saving.changes();
+            status.save_started(changes, now_ms);
+            drop(status);
+            node.tell(0, SaveMessage::BeginSave);
+        }
+    }
+    let waiter = wait(node, connection);
+    node.tell(0, SaveMessage::Wait(waiter));
+    Flow::Stop
+}
+
+fn begin_background(node: &mut Node, schedule: bool) -> Result<&'static str, &'static str> {
+    let now_ms = node.executor.now_ms;
+    let mut status = node.shared.save_status();
+    if status.save.is_under_way() {
+        return Err(SAVING_ALREADY);
+    }
+    if status.rewrite.is_under_way() {
+        if !schedule {
+            return Err("ERR Another child process is active (AOF?): can't BGSAVE right now. \
+                        Use BGSAVE SCHEDULE in order to schedule a BGSAVE whenever possible.");
+        }
+        status.save.schedule();
+        return Ok("Background saving scheduled");
+    }
+    status.save_started(node.shared.saving.changes(), now_ms);
+    drop(status);
+    node.tell(0, SaveMessage::BeginSave);
+    Ok("Background saving started")
+}
+
+fn begin_rewrite(node: &mut Node) -> Result<&'static str, &'static str> {
+    if node.log.is_none() {
+        return Err("ERR There is no journal to rewrite: appendonly is off");
+    }
+    let now_ms = node.executor.now_ms;
+    let mut status = node.shared.save_status();
+    if status.rewrite.is_under_way() {
+        return Err("ERR Background append only file rewriting already in progress");
+    }
+    if status.save.is_under_way() {
+        status.rewrite.schedule();
+        return Ok("Background append only file rewriting scheduled");
+    }
+    status.rewrite_started(now_ms);
+    drop(status);
+    node.tell(0, SaveMessage::BeginRewrite);
+    Ok("Background append only file rewriting started")
+}
+
+/// SHUTDOWN that saves first: the reply comes only if that fails, and it is not forced.
+pub fn begin_stop(node: &mut Node, connection: &mut Connection, is_forced: bool) -> Flow {
+    if !connection.replies.is_empty() {
+        return Flow::Hold;
+    }
+    let waiter = Some(wait(node, connection));
+    node.tell(0, SaveMessage::Stop(Stop { waiter, is_forced }));
+    Flow::Stop
+}
+
+fn wait(node: &Node, connection: &mut Connection) -> Waiter {
+    let sequence = connection.wait_for_reply();
+    connection.state.insert(State::FENCED);
+    Waiter { core: node.core, token: connection.token, sequence }
+}
+
+impl Node {
+    /// Before the core serves: what the start changed is no change.
+    pub fn begin_saver(&mut self) {
+        self.saver.changes_first = self.changes_total();
+        self.saver.snapshots.resize(self.owners.len(), ShardSnapshot::default());
+        if self.core == 0 {
+            self.saver.coordinator = Some(Box::new(Coordinator::new(self.owners.len())));
+        }
+        self.publish_sizes();
+    }
+
+    /// Sends `message` to core `core`.
+    fn tell(&mut self, core: usize, message: SaveMessage) {
+        self.mesh.outgoing(core).messages.push(Message::Save(message));
+    }
+
+    fn tell_all(&mut self, message: impl Fn() -> SaveMessage) {
+        for core in 0..self.cores {
+            self.tell(core, message());
+        }
+    }
+
+    /// Takes what core `from` says.
+    pub(super) fn take_save_message(&mut self, from: usize, message: SaveMessage) {
+        match message {
+            SaveMessage::Rewrite => self.begin_rewrite(),
+            SaveMessage::Settle => self.begin_settling(),
+            SaveMessage::Trim(may_trim) => self.begin_trimming(may_trim),
+            SaveMessage::PieceTaken(buffer) => {
+                if let Some(Part::Dump(part)) = &mut self.saver.part {
+                    part.piece_taken();
+                }
+                self.saver.keep_spare(buffer);
+            }
+            SaveMessage::Abandon => self.abandon_part(),
+            SaveMessage::Ended { is_rewritten, is_earlier_gone } => {
+                if let Some(log) = &mut self.log {
+                    if is_earlier_gone {
+                        log.forget_earlier();
+                    }
+                    if is_rewritten {
+                        self.saver.base_bytes = log.journal_bytes() + self.saver.snapshot_bytes();
+                    }
+                }
+                self.publish_sizes();
+                self.set_gate();
+            }
+            SaveMessage::Answer(waiter, reply) => {
+                self.deliver(waiter.token, waiter.sequence, reply.as_bytes(), true);
+            }
+            to_coordinator => self.coordinate(from, to_coordinator),
+        }
+    }
+
+    /// Every core's part of a dump has begun. `held`: the locks, if they are kept.
+    pub(super) fn cut_is_done(&mut self, cut: Cut, transaction: TransactionId) {
+        self.dump_is_cut(cut.keeps_locks.then_some(transaction));
+    }
+
+    /// Whether requests are looked at before they are routed: writes may have to wait, or are refused.
+    pub(super) fn has_saving_gate(&self) -> bool {
+        self.saver.has_gate() || self.has_failed_save()
+    }
+
+    /// Whether writes are refused because the last save failed.
+    fn has_failed_save(&self) -> bool {
+        let config = &self.config;
+        config.stop_writes_on_save_error && !config.save_points.is_empty() && self.shared.saving.has_failed()
+    }
+
+    /// Whether a write has to wait for saving, and why it is refused if it is.
+    pub(super) fn saving_gate(&self, command: &Command) -> Option<Result<(), &'static str>> {
+        if self.has_failed_save() && (command.flags.contains(Flags::WRITE) || command.name == "ping") {
+            return Some(Err(MISCONF));
+        }
+        let has_to_wait =
+            self.saver.has_gate() && self.shared.saving.is_pressed() && command.flags.contains(Flags::WRITE);
+        has_to_wait.then_some(Ok(()))
+    }
+
+    /// Goes on with saving for one budget.
+    pub(super) fn run_saver(&mut self, io: &mut impl Io) {
+        self.take_stop_request();
+        if !self.saver.is_active() {
+            return;
+        }
+        self.saver.has_work = false;
+        match &self.saver.part {
+            Some(Part::Dump(_)) => self.run_dump_part(),
+            Some(Part::Rewrite(_)) => self.run_rewrite(io),
+            None => {}
+        }
+        self.note_pressure();
+        self.run_coordinator(io);
+    }
+
+    /// A file task of the saver was done, or failed.
+    pub(super) fn saver_task_done(&mut self, number: u32, buffer: Vec<u8>, result: Result<(), i32>) {
+        if number == DUMP_FILE.0 {
+            self.dump_task_done(buffer, result);
+        } else if let Some(Part::Rewrite(rewrite)) = &mut self.saver.part
+            && let Some((_, buffer)) = rewrite.task_done(buffer, result)
+        {
+            self.saver.keep_spare(buffer);
+        }
+    }
+
+    /// The server stops: nothing unfinished is left lying about.
+    pub(super) fn stop_saver(&mut self, io: &mut impl Io) {
+        if let Some(Part::Rewrite(rewrite)) = &mut self.saver.part {
+            rewrite.discard(io);
+        }
+        self.discard_dump(io);
+    }
+
+    fn abandon_part(&mut self) {
+        match &mut self.saver.part {
+            Some(Part::Dump(part)) => part.abandon(&mut self.executor.shards),
+            Some(Part::Rewrite(rewrite)) => rewrite.abandon(),
+            None => return,
+        }
+        self.saver.has_work = true;
+    }
+
+    /// This core's part is over.
+    fn end_part(&mut self, is_ok: bool, snapshots: Vec<(u16, u64)>) {
+        self.saver.part = None;
+        let bytes_peak = std::mem::take(&mut self.saver.bytes_peak);
+        self.saver.bytes = 0;
+        self.saver.keys_total = 0;
+        self.saver.spare.clear();
+        // Memory that only the snapshots kept.
+        self.executor.has_garbage = true;
+        self.note_pressure();
+        self.set_gate();
+        self.tell(0, SaveMessage::PartEnded(Box::new(PartEnd { is_ok, bytes_peak, snapshots })));
+    }
+
+    /// Learns how much memory saving takes, and makes writes wait, or go on.
+    fn note_pressure(&mut self) {
+        let Self { saver, executor, .. } = self;
+        let (early_bytes, piece_bytes) = match &mut saver.part {
+            None => (0, 0),
+            Some(Part::Dump(part)) => {
+                let early_bytes = executor.shards.iter().map(|shard| shard.saved_early_bytes()).sum();
+                (early_bytes, part.encoder.piece().capacity())
+            }
+            Some(Part::Rewrite(rewrite)) => rewrite.memory(&mut executor.shards),
+        };
+        saver.bytes = (early_bytes + piece_bytes) as u64;
+        saver.bytes_peak = saver.bytes_peak.max(saver.bytes);
+        let bound = if saver.is_pressed { EARLY_BYTES_LOW } else { EARLY_BYTES_MAX };
+        let is_pressed = early_bytes > bound;
+        if is_pressed != saver.is_pressed {
+            saver.is_pressed = is_pressed;
+            self.shared.saving.press(is_pressed);
+        }
+    }
+
+    /// Changes of this core's shards since they were made.
+    fn changes_total(&self) -> u64 {
+        self.executor.shards.iter().map(|shard| shard.changes_total()).fold(0, u64::wrapping_add)
+    }
+
+    /// Lets the other cores know how much there is to save.
+    pub(super) fn publish_sizes(&mut self) {
+        let changes = self.changes_total().wrapping_sub(self.saver.changes_first);
+        let snapshot_bytes = self.saver.snapshot_bytes();
+        let journal_bytes = self.log.as_ref().map_or(0, |log| log.journal_bytes() + snapshot_bytes);
+        self.shared.saving.publish(self.core, changes, journal_bytes, self.saver.base_bytes);
+    }
+
+    /// What INFO shows of this core's journal and saving.
+    pub(super) fn persistence_report(&self) -> PersistenceReport {
+        let mut report = self.log.as_ref().map(|log| log.report()).unwrap_or_default();
+        let saver = &self.saver;
+        report.changes = self.changes_total().wrapping_sub(saver.changes_first);
+        report.journal_base_bytes = saver.base_bytes;
+        report.snapshot_file_bytes = saver.snapshot_bytes();
+        report.snapshot_keys_total = saver.keys_total;
+        report.snapshot_keys_done = match &saver.part {
+            Some(Part::Dump(part)) => part.encoder.entries,
+            Some(Part::Rewrite(rewrite)) => rewrite.entries(),
+            None => 0,
+        };
+        report.snapshot_bytes = saver.bytes;
+        report.snapshot_bytes_peak = saver.bytes_peak;
+        report
+    }
+
+    fn rdb_options(&self) -> RdbOptions {
+        RdbOptions { compress: self.config.snapshot_is_compressed }
+    }
+
+    /// The folder of the journal and its snapshots.
+    fn journal_directory(&self) -> PathBuf {
+        self.config.directory.join(&self.config.append_directory_name)
+    }
+}

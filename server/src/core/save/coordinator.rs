@@ -1,0 +1,452 @@
+//! Core 0: what is to be saved when, and the file that the pieces of all cores make.
+
+use std::{collections::VecDeque, path::PathBuf};
+
+use duva_engine::rdb;
+use duva_net::io::{FileTask, Io};
+
+use super::{Cut, DUMP_FILE, PIECES_MAX, PartEnd, SaveMessage, Stop, Waiter, output::Output};
+use crate::{
+    commands::REDIS_VERSION,
+    core::{batch::Message, locks::TransactionId, node::Node, save_status::SaveStatus, tickets::Ticket},
+};
+
+/// Whether anything is to be saved, and who waits for it.
+pub(super) struct Coordinator {
+    run: Run,
+    /// Clients that wait for the end of a save.
+    waiters: Vec<Waiter>,
+    /// The server is to stop after a save of its own.
+    stop: Option<Stop>,
+    /// Up to which index snapshots hold each shard, durably marked.
+    covered: Vec<u64>,
+}
+
+/// What is under way.
+enum Run {
+    Idle,
+    Save(Box<Dump>),
+    Rewrite(Rewriting),
+}
+
+/// What has come of the cores' parts.
+struct Parts {
+    /// Those that are not over.
+    waiting: usize,
+    is_ok: bool,
+    bytes_peak: u64,
+}
+
+struct Rewriting {
+    step: Step,
+    /// Cores that have not done it.
+    waiting: usize,
+    /// Whether all have done all steps so far.
+    is_ok: bool,
+    parts: Parts,
+    is_abandoned: bool,
+}
+
+/// The steps of a rewrite, which all cores take together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Every core saves its shards.
+    Save,
+    /// Every core makes its journal durable: transactions end on all cores before any of them forgets one.
+    Settle,
+    /// Every core lets go of what its snapshots cover.
+    Trim,
+}
+
+/// A save that is under way.
+struct Dump {
+    /// `None` until the first turn.
+    output: Option<Output>,
+    /// Pieces that are to be written, and which core made them.
+    pieces: VecDeque<(usize, Vec<u8>)>,
+    parts: Parts,
+    /// Whether all cores have begun their snapshots.
+    is_cut: bool,
+    is_abandoned: bool,
+    /// Whether the cores know that.
+    is_abandon_told: bool,
+    is_publishing: bool,
+    /// Whether the server stops when it is done.
+    is_for_stop: bool,
+    /// The locks that are kept until then.
+    held: Option<TransactionId>,
+}
+
+impl Parts {
+    fn of(cores: usize) -> Self {
+        Self { waiting: cores, is_ok: true, bytes_peak: 0 }
+    }
+
+    fn end(&mut self, end: &PartEnd) {
+        self.waiting -= 1;
+        self.is_ok &= end.is_ok;
+        self.bytes_peak += end.bytes_peak;
+    }
+}
+
+impl Coordinator {
+    pub(super) fn new(shards: usize) -> Self {
+        Self { run: Run::Idle, waiters: Vec::new(), stop: None, covered: vec![0; shards] }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.run, Run::Idle)
+    }
+
+    fn dump(&mut self) -> Option<&mut Dump> {
+        match &mut self.run {
+            Run::Save(dump) => Some(dump),
+            _ => None,
+        }
+    }
+}
+
+/// What cores tell core 0.
+impl Node {
+    pub(super) fn coordinate(&mut self, from: usize, message: SaveMessage) {
+        match message {
+            SaveMessage::BeginSave => self.begin_dump(),
+            SaveMessage::BeginRewrite => self.begin_rewriting(),
+            SaveMessage::Wait(waiter) => self.coordinator().waiters.push(waiter),
+            SaveMessage::Stop(stop) => self.ask_stop(stop),
+            SaveMessage::Piece(piece) => {
+                if let Some(dump) = self.coordinator().dump() {
+                    dump.pieces.push_back((from, piece));
+                }
+                self.saver.has_work = true;
+            }
+            SaveMessage::StepDone(is_ok) => {
+                if let Run::Rewrite(rewriting) = &mut self.coordinator().run {
+                    rewriting.waiting -= 1;
+                    // What one core could not save keeps no other from trimming; what it could not settle does.
+                    rewriting.is_ok &= is_ok || rewriting.step == Step::Save;
+                }
+                self.saver.has_work = true;
+            }
+            SaveMessage::PartEnded(end) => {
+                let coordinator = self.coordinator();
+                match &mut coordinator.run {
+                    Run::Save(dump) => dump.parts.end(&end),
+                    Run::Rewrite(rewriting) => rewriting.parts.end(&end),
+                    Run::Idle => panic!("a part of nothing ended"),
+                }
+                for (shard, index) in end.snapshots {
+                    coordinator.covered[usize::from(shard)] = index;
+                }
+                self.saver.has_work = true;
+            }
+            _ => panic!("core 0 says this, nobody tells it"),
+        }
+    }
+
+    fn coordinator(&mut self) -> &mut Coordinator {
+        self.saver.coordinator.as_deref_mut().expect("core 0 coordinates")
+    }
+
+    /// All cores have begun their snapshots. `held`: their locks, if they are kept.
+    pub(super) fn dump_is_cut(&mut self, held: Option<TransactionId>) {
+        let changes = self.shared.saving.changes();
+        self.shared.save_status().save_cut(changes);
+        let dump = self.coordinator().dump().expect("a cut is a save's");
+        dump.is_cut = true;
+        dump.held = held;
+        self.saver.has_work = true;
+    }
+
+    /// A signal, or a client, wants the server to save and to stop.
+    pub(super) fn take_stop_request(&mut self) {
+        if self.core == 0 && self.shared.saving.take_stop() {
+            if self.config.save_points.is_empty() {
+                self.shared.stop();
+            } else {
+                self.ask_stop(Stop { waiter: None, is_forced: false });
+            }
+        }
+    }
+
+    fn ask_stop(&mut self, stop: Stop) {
+        let coordinator = self.coordinator();
+        if let Some(before) = &mut coordinator.stop {
+            before.is_forced |= stop.is_forced;
+            if before.waiter.is_none() {
+                before.waiter = stop.waiter;
+            } else if let Some(waiter) = stop.waiter {
+                coordinator.waiters.push(waiter);
+            }
+            return;
+        }
+        coordinator.stop = Some(stop);
+        // What it would save is not all that there is to save by now.
+        match &mut coordinator.run {
+            Run::Idle => self.begin_next(),
+            Run::Save(dump) => dump.is_abandoned = true,
+            Run::Rewrite(rewriting) => {
+                if !std::mem::replace(&mut rewriting.is_abandoned, true) {
+                    self.tell_all(|| SaveMessage::Abandon);
+                }
+            }
+        }
+        self.saver.has_work = true;
+    }
+
+    /// About once a second: begins what is due.
+    pub(in crate::core) fn save_cron(&mut self) {
+        self.publish_sizes();
+        if self.core == 0 && self.coordinator().is_idle() {
+            self.begin_next();
+        }
+    }
+
+    /// Begins what is wanted, or due, if nothing is under way.
+    fn begin_next(&mut self) {
+        let now_ms = self.executor.now_ms;
+        let is_stopping = self.coordinator().stop.is_some();
+        let (changes, config) = (self.shared.saving.changes(), &self.config);
+        let (journal_bytes, base_bytes) =
+            (self.shared.saving.journal_bytes(), self.shared.saving.base_bytes());
+        let mut status = self.shared.save_status();
+        if status.save.is_under_way() || status.rewrite.is_under_way() {
+            // Another core has begun it: its message is on the way.
+            return;
+        }
+        let is_rewrite_due = |status: &SaveStatus| {
+            self.log.as_ref().is_some_and(|log| log.refusal().is_none() || status.rewrite.is_scheduled())
+                && status.is_rewrite_due(config, journal_bytes, base_bytes, now_ms)
+        };
+        if is_stopping || status.is_save_due(&config.save_points, changes, now_ms) {
+            status.save_started(changes, now_ms);
+            drop(status);
+            self.begin_dump();
+        } else if is_rewrite_due(&status) {
+            status.rewrite_started(now_ms);
+            drop(status);
+            self.begin_rewriting();
+        }
+    }
+}
+
+/// Rewrites.
+impl Node {
+    fn begin_rewriting(&mut self) {
+        let (parts, waiting) = (Parts::of(self.cores), self.cores);
+        let coordinator = self.coordinator();
+        assert!(coordinator.is_idle(), "one save or rewrite at a time");
+        let is_abandoned = coordinator.stop.is_some();
+        coordinator.run =
+            Run::Rewrite(Rewriting { step: Step::Save, waiting, is_ok: true, parts, is_abandoned });
+        self.tell_all(|| SaveMessage::Rewrite);
+        if is_abandoned {
+            self.tell_all(|| SaveMessage::Abandon);
+        }
+        tracing::info!("rewriting the journal");
+    }
+
+    fn run_rewriting(&mut self, io: &mut impl Io) {
+        let cores = self.cores;
+        let Run::Rewrite(rewriting) = &mut self.coordinator().run else { return };
+        match rewriting.step {
+            Step::Save if rewriting.waiting == 0 => {
+                (rewriting.step, rewriting.waiting) = (Step::Settle, cores);
+                self.tell_all(|| SaveMessage::Settle);
+            }
+            Step::Settle if rewriting.waiting == 0 => {
+                rewriting.step = Step::Trim;
+                let is_ok = rewriting.is_ok;
+                self.tell_all(|| SaveMessage::Trim(is_ok));
+            }
+            Step::Trim if rewriting.parts.waiting == 0 => {
+                let Parts { is_ok, bytes_peak, .. } = rewriting.parts;
+                self.end_rewriting(io, is_ok, bytes_peak);
+            }
+            _ => {}
+        }
+    }
+
+    fn end_rewriting(&mut self, io: &mut impl Io, is_ok: bool, bytes_peak: u64) {
+        self.shared.save_status().rewrite_finished(is_ok, bytes_peak, self.executor.now_ms);
+        let coordinator = self.saver.coordinator.as_deref_mut().expect("core 0 coordinates");
+        coordinator.run = Run::Idle;
+        let mut is_earlier_gone = false;
+        if let Some(earlier) = self.shared.earlier_segments() {
+            let paths = earlier.covered(&|shard| coordinator.covered[usize::from(shard)]);
+            if !paths.is_empty() {
+                io.file_task(Ticket::Ignored.number(), FileTask::Remove { paths });
+            }
+            is_earlier_gone = earlier.bytes() == 0;
+        }
+        if is_ok {
+            tracing::info!("the journal is rewritten");
+        } else {
+            tracing::warn!("the journal could not be rewritten: it stays as it is");
+        }
+        self.tell_all(|| SaveMessage::Ended { is_rewritten: is_ok, is_earlier_gone });
+        self.begin_next();
+    }
+}
+
+/// Saves.
+impl Node {
+    fn begin_dump(&mut self) {
+        let parts = Parts::of(self.cores);
+        let coordinator = self.coordinator();
+        assert!(coordinator.is_idle(), "one save or rewrite at a time");
+        let is_for_stop = coordinator.stop.is_some();
+        coordinator.run = Run::Save(Box::new(Dump {
+            output: None,
+            pieces: VecDeque::new(),
+            parts,
+            is_cut: false,
+            is_abandoned: false,
+            is_abandon_told: false,
+            is_publishing: false,
+            is_for_stop,
+            held: None,
+        }));
+        self.begin_cut(Cut { keeps_locks: is_for_stop });
+        self.saver.has_work = true;
+        tracing::info!(path = %self.dump_path().display(), "saving a snapshot");
+    }
+
+    fn dump_path(&self) -> PathBuf {
+        self.config.directory.join(&self.config.snapshot_file_name)
+    }
+
+    pub(super) fn run_coordinator(&mut self, io: &mut impl Io) {
+        let Some(coordinator) = self.saver.coordinator.as_deref_mut() else { return };
+        match &coordinator.run {
+            Run::Idle => {}
+            Run::Save(_) => self.run_dump(io),
+            Run::Rewrite(_) => self.run_rewriting(io),
+        }
+    }
+
+    fn run_dump(&mut self, io: &mut impl Io) {
+        let path = self.dump_path();
+        let now_ms = self.executor.now_ms;
+        let Self { saver, config, mesh, cores, .. } = self;
+        let Some(dump) = saver.coordinator.as_deref_mut().and_then(Coordinator::dump) else { return };
+        let output = dump.output.get_or_insert_with(|| {
+            let temporary = config.directory.join(format!("temp-{}.rdb", std::process::id()));
+            let mut output = Output::create(io, DUMP_FILE, temporary, path, config.snapshot_has_checksum);
+            output.append(io, header(now_ms), None);
+            output
+        });
+        let mut give_back = |core: usize, buffer: Vec<u8>| {
+            mesh.outgoing(core).messages.push(Message::Save(SaveMessage::PieceTaken(buffer)));
+        };
+        if !dump.is_abandoned && (output.failure().is_some() || !dump.parts.is_ok) {
+            dump.is_abandoned = true;
+        }
+        if dump.is_abandoned {
+            output.discard(io);
+            dump.pieces.drain(..).for_each(|(core, piece)| give_back(core, piece));
+            if dump.is_cut && !dump.is_abandon_told {
+                dump.is_abandon_told = true;
+                self.tell_all(|| SaveMessage::Abandon);
+            } else if dump.is_cut
+                && dump.parts.waiting == 0
+                && (output.is_discarded() || output.is_published())
+            {
+                self.end_dump(false);
+            }
+            return;
+        }
+        // Each piece costs its checksum: one a turn.
+        if output.appends() < PIECES_MAX * *cores + 1
+            && let Some((core, piece)) = dump.pieces.pop_front()
+        {
+            output.append(io, piece, Some(core));
+        }
+        saver.has_work |= !dump.pieces.is_empty();
+        if dump.is_cut && dump.parts.waiting == 0 && dump.pieces.is_empty() {
+            if !std::mem::replace(&mut dump.is_publishing, true) {
+                output.publish(io, Vec::new());
+            } else if output.is_published() {
+                self.end_dump(true);
+            }
+        }
+    }
+
+    pub(super) fn dump_task_done(&mut self, buffer: Vec<u8>, result: Result<(), i32>) {
+        let Self { saver, mesh, .. } = self;
+        let Some(dump) = saver.coordinator.as_deref_mut().and_then(Coordinator::dump) else { return };
+        let Some(output) = &mut dump.output else { return };
+        if let Some((core, buffer)) = output.completed(buffer, result) {
+            mesh.outgoing(core).messages.push(Message::Save(SaveMessage::PieceTaken(buffer)));
+        }
+        saver.has_work = true;
+    }
+
+    pub(super) fn discard_dump(&mut self, io: &mut impl Io) {
+        let dump = self.saver.coordinator.as_deref_mut().and_then(Coordinator::dump);
+        if let Some(output) = dump.and_then(|dump| dump.output.as_mut()) {
+            output.discard(io);
+        }
+    }
+
+    /// The save is over, on all cores.
+    fn end_dump(&mut self, is_ok: bool) {
+        let coordinator = self.coordinator();
+        let Run::Save(dump) = std::mem::replace(&mut coordinator.run, Run::Idle) else { return };
+        let waiters = std::mem::take(&mut coordinator.waiters);
+        self.shared.save_status().save_finished(is_ok, dump.parts.bytes_peak, self.executor.now_ms);
+        self.shared.saving.set_failed(!is_ok);
+        let path = self.dump_path();
+        if is_ok {
+            let bytes = dump.output.as_ref().map_or(0, Output::bytes);
+            tracing::info!(path = %path.display(), bytes, "saved a snapshot");
+        } else if let Some(failure) = dump.output.as_ref().and_then(Output::failure) {
+            failure.log(&path);
+        } else {
+            tracing::warn!("a snapshot was given up");
+        }
+        self.tell_all(|| SaveMessage::Ended { is_rewritten: false, is_earlier_gone: false });
+        let reply = if is_ok { "+OK\r\n" } else { "-ERR The snapshot could not be saved. Check logs.\r\n" };
+        for waiter in waiters {
+            self.tell(waiter.core, SaveMessage::Answer(waiter, reply));
+        }
+        if dump.is_for_stop {
+            self.end_stop(is_ok, dump.held);
+        }
+        self.begin_next();
+    }
+
+    /// The save before the stop is over.
+    fn end_stop(&mut self, is_ok: bool, held: Option<TransactionId>) {
+        let stop = self.coordinator().stop.take().expect("it asked for the save");
+        if is_ok || stop.is_forced {
+            self.shared.stop();
+            return;
+        }
+        tracing::error!("not stopping: the snapshot could not be saved");
+        if let Some(waiter) = stop.waiter {
+            let reply = "-ERR Errors trying to SHUTDOWN. Check logs.\r\n";
+            self.tell(waiter.core, SaveMessage::Answer(waiter, reply));
+        }
+        for core in 0..self.cores {
+            let held = held.expect("a cut before a stop keeps its locks");
+            self.mesh.outgoing(core).messages.push(Message::Release(held));
+        }
+    }
+}
+
+/// How the dump begins.
+fn header(now_ms: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let created = (now_ms / 1000).to_string();
+    rdb::write_header(
+        &mut bytes,
+        &[
+            ("redis-ver", REDIS_VERSION.as_bytes()),
+            ("redis-bits", b"64"),
+            ("ctime", created.as_bytes()),
+            ("aof-base", b"0"),
+        ],
+    );
+    bytes
+}

@@ -1,0 +1,42 @@
+//! Names of file operations, as their completions carry them.
+
+/// What a completed file operation was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ticket {
+    /// Nobody waits for it.
+    Ignored,
+    /// The preparation of the segment with this sequence.
+    Segment(u32),
+    /// The journal's fsync.
+    JournalSync,
+    /// A step of saving; the number is the saver's own.
+    Save(u32),
+}
+
+impl Ticket {
+    /// As a number.
+    pub(super) fn number(self) -> u64 {
+        let (kind, detail) = match self {
+            Self::Ignored => (0_u64, 0),
+            Self::Segment(sequence) => (1, sequence),
+            Self::JournalSync => (2, 0),
+            Self::Save(number) => (3, number),
+        };
+        kind << 32 | u64::from(detail)
+    }
+
+    /// From its number.
+    ///
+    /// # Panics
+    /// If no ticket has that number: completions carry only what operations were given.
+    pub(super) fn of(number: u64) -> Self {
+        let detail = number as u32;
+        match number >> 32 {
+            0 => Self::Ignored,
+            1 => Self::Segment(detail),
+            2 => Self::JournalSync,
+            3 => Self::Save(detail),
+            kind => panic!("a completion of unknown kind {kind}"),
+        }
+    }
+}

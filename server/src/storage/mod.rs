@@ -1,0 +1,241 @@
+//! What is kept on disk, from a start to its first turn: which directory, what is in it, and how it comes back.
+//!
+//! A start has three steps. [`Store::open`], before any core exists, locks the directory, reads what the journals hold,
+//! and refuses what cannot be right. [`Store::load_core`], on every core's own thread, fills its shards.
+//! [`Store::commit`], once all of them succeeded, makes the start durable; only then may anything be journalled.
+//!
+//! Invariants:
+//!
+//! - Before [`Store::commit`] nothing that is needed was changed or removed: a start that fails, or is killed, can be
+//!   repeated.
+//! - Whatever a start has shown to clients stays: what is kept of the journals is synced before the manifest says so.
+//! - A directory without a manifest and without segments holds nothing yet, except an import that was not finished.
+//! - A journal, once there is one, is what counts; `dump.rdb` is read only without one.
+
+mod earlier;
+mod folder;
+mod import;
+mod journal;
+mod progress;
+mod replay;
+mod snapshot;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use duva_engine::{DATABASE_COUNT, Shard};
+use duva_persist::{format::ShardState, names, recovery::Unfinished};
+
+use crate::{
+    config::Config,
+    core::{commit::Executor, log::LogOptions, save::ShardSnapshot},
+};
+use journal::JournalStore;
+use progress::Progress;
+
+pub use earlier::{EarlierSegment, EarlierSegments};
+pub use replay::finish;
+pub use snapshot::{SNAPSHOT_FORMAT, SnapshotHeader, snapshot_header};
+
+/// What is on disk, and how it is loaded.
+pub struct Store {
+    source: Source,
+    shards: u16,
+    hash_seed: u64,
+    /// When the start began, in milliseconds since the Unix epoch.
+    now_ms: u64,
+    progress: Progress,
+    keys_loaded: AtomicU64,
+    keys_expired: AtomicU64,
+}
+
+/// Where the data comes from.
+enum Source {
+    /// Nowhere, and nothing is journalled.
+    Nothing,
+    /// From this `dump.rdb`, and nothing is journalled.
+    Dump(PathBuf),
+    /// From a directory with a journal.
+    Journal(Box<JournalStore>),
+}
+
+/// What a core goes on with.
+pub struct CoreLoad {
+    /// For its log; `None`: nothing is journalled.
+    pub log: Option<LogOptions>,
+    /// Parts of transactions that were prepared on its shards and never finished. Those to commit are to be applied, and
+    /// all of them to be journalled as finished.
+    pub unfinished: Vec<Unfinished>,
+}
+
+impl Store {
+    /// Finds out what `config` says is on disk. Its directory is absolute, and the working directory.
+    ///
+    /// # Errors
+    /// A sentence that names the path, and says what to do.
+    pub fn open(config: &Config) -> Result<Self, String> {
+        let dump = config.directory.join(&config.snapshot_file_name);
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let mut store = Self {
+            source: Source::Nothing,
+            shards: config.shards,
+            hash_seed: random()?,
+            now_ms,
+            progress: Progress::new("loading"),
+            keys_loaded: AtomicU64::new(0),
+            keys_expired: AtomicU64::new(0),
+        };
+        if config.append_only {
+            let journal = JournalStore::open(config, &dump)?;
+            store.shards = journal.manifest().shards;
+            store.hash_seed = journal.manifest().hash_seed;
+            store.source = Source::Journal(Box::new(journal));
+        } else {
+            warn_of_ignored_journal(&config.directory.join(&config.append_directory_name));
+            if exists(&dump)? {
+                store.source = Source::Dump(dump);
+            }
+        }
+        store.expect_bytes(usize::from(config.cores))?;
+        Ok(store)
+    }
+
+    /// How many shards there are: fixed once there is a directory.
+    pub fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    /// The seed of the keyspace's hash: fixed like the shards, and new where nothing is kept.
+    pub fn hash_seed(&self) -> u64 {
+        self.hash_seed
+    }
+
+    /// Segments that earlier starts wrote; `None`: nothing is journalled.
+    pub fn earlier(&self) -> Option<&Arc<EarlierSegments>> {
+        match &self.source {
+            Source::Journal(journal) => Some(journal.earlier()),
+            Source::Nothing | Source::Dump(_) => None,
+        }
+    }
+
+    /// The id of the node, and the snapshots that the journal of a core goes on from, by shard number, once it is loaded;
+    /// `None`: nothing is journalled.
+    pub fn snapshots(&self, states: &[ShardState]) -> Option<([u8; 16], Vec<ShardSnapshot>)> {
+        match &self.source {
+            Source::Journal(journal) => Some((journal.manifest().node, journal.snapshots(states))),
+            Source::Nothing | Source::Dump(_) => None,
+        }
+    }
+
+    /// Keys that were loaded, and those that were left out because they had expired.
+    pub fn keys(&self) -> (u64, u64) {
+        (self.keys_loaded.load(Ordering::Relaxed), self.keys_expired.load(Ordering::Relaxed))
+    }
+
+    /// Fills the shards of core `core`, which are empty. `owners` names every shard's core. To be called on the core's own
+    /// thread, once.
+    ///
+    /// # Errors
+    /// A sentence that names the file, and what in it cannot be loaded.
+    pub fn load_core(
+        &self,
+        core: usize,
+        owners: &[u16],
+        executor: &mut Executor,
+    ) -> Result<CoreLoad, String> {
+        let (load, expired) = match &self.source {
+            Source::Nothing => return Ok(CoreLoad { log: None, unfinished: Vec::new() }),
+            Source::Dump(path) => {
+                let expired = import::load(path, executor, self.now_ms, &self.progress)?;
+                (CoreLoad { log: None, unfinished: Vec::new() }, expired)
+            }
+            Source::Journal(journal) => {
+                journal.load_core(core, owners, executor, self.now_ms, &self.progress)?
+            }
+        };
+        let shards = &executor.shards;
+        executor.now_ms = shards.iter().map(Shard::time_ms).fold(executor.now_ms, u64::max);
+        executor.due_ms = shards.iter().filter_map(Shard::next_due_ms).fold(u64::MAX, u64::min);
+        executor.has_garbage = shards.iter().any(Shard::has_garbage);
+        let keys: usize = shards.iter().map(key_count).sum();
+        self.keys_loaded.fetch_add(keys as u64, Ordering::Relaxed);
+        self.keys_expired.fetch_add(expired, Ordering::Relaxed);
+        Ok(load)
+    }
+
+    /// Makes the start durable: to be called when every core has loaded, and before any of them goes on.
+    ///
+    /// # Errors
+    /// A sentence that names the path.
+    pub fn commit(&self) -> Result<(), String> {
+        let bytes = self.progress.bytes_done();
+        if bytes > 0 {
+            let (seconds, mebibytes) = (self.progress.seconds(), bytes as f64 / f64::from(1 << 20));
+            let (keys, expired) = self.keys();
+            tracing::info!(
+                keys,
+                expired,
+                "loaded {mebibytes:.1} MiB in {seconds:.3} s ({:.0} MiB/s)",
+                mebibytes / seconds
+            );
+        }
+        match &self.source {
+            Source::Journal(journal) => journal.commit(),
+            Source::Nothing | Source::Dump(_) => Ok(()),
+        }
+    }
+
+    /// Says how much there is to load.
+    fn expect_bytes(&self, cores: usize) -> Result<(), String> {
+        let whole = match &self.source {
+            Source::Nothing => return Ok(()),
+            Source::Dump(path) => Some(path.as_path()),
+            Source::Journal(journal) => journal.import(),
+        };
+        match (whole, &self.source) {
+            // Every core reads the whole file.
+            (Some(path), _) => self.progress.expect_bytes(length_bytes(path)? * cores as u64),
+            (None, Source::Journal(journal)) => journal.expect_bytes(cores, &self.progress)?,
+            (None, _) => {}
+        }
+        Ok(())
+    }
+}
+
+/// The core that owns each shard: contiguous ranges, so that a walk over the slots visits core after core.
+pub fn owners(shards: u16, cores: u16) -> Vec<u16> {
+    let (shards, cores) = (usize::from(shards), usize::from(cores));
+    (0..shards).map(|shard| (shard * cores / shards) as u16).collect()
+}
+
+/// Keys of all databases.
+fn key_count(shard: &Shard) -> usize {
+    (0..DATABASE_COUNT).map(|database| shard.key_count(database)).sum()
+}
+
+/// Random bytes from the kernel.
+fn random() -> Result<u64, String> {
+    crate::launch::random_u64().map_err(|error| format!("reading random bytes: {error}"))
+}
+
+fn exists(path: &Path) -> Result<bool, String> {
+    path.try_exists()
+        .map_err(|error| format!("{} cannot be looked at ({error}): change the rights", path.display()))
+}
+
+fn length_bytes(path: &Path) -> Result<u64, String> {
+    let metadata = path.metadata();
+    metadata.map(|metadata| metadata.len()).map_err(|error| {
+        format!("{} cannot be read ({error}): change the rights of the file", path.display())
+    })
+}
+
+fn warn_of_ignored_journal(directory: &Path) {
+    if directory.join(names::MANIFEST).exists() {
+        tracing::warn!("the journal in {} is ignored because appendonly is no", directory.display());
+    }
+}
