@@ -227,6 +227,35 @@ fn idle_connections_are_held_until_standard_input_ends() {
 }
 
 #[test]
+fn a_load_goes_on_until_standard_input_ends() {
+    for options in ["--connections 1", "--connections 3 --pipeline 2", "--connections 3 --rate 100000"] {
+        let (sender, receiver) = mpsc::channel();
+        let (mut inner, mut count) = (store(), 0);
+        let port = serve(move |arguments| {
+            count += 1;
+            if count == 200 {
+                sender.send(()).unwrap();
+            }
+            inner(arguments)
+        });
+        let mut client = Command::new(env!("CARGO_BIN_EXE_duva-load"))
+            .args(["--json", "--op", "set", "--until-input-ends", "--port", &port.to_string()])
+            .args(options.split_whitespace())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        receiver.recv().unwrap();
+        assert!(client.try_wait().unwrap().is_none(), "{options}: it ended by itself");
+        drop(client.stdin.take());
+        let output = client.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{options}: {text}");
+        assert!(field(&text, "requests") >= 200.0, "{options}: {text}");
+    }
+}
+
+#[test]
 fn wrong_options_are_named_with_exit_code_2() {
     let output = load(1, "--pipeline none");
     assert_eq!(output.status.code(), Some(2));

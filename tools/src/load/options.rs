@@ -31,6 +31,7 @@ LOAD:
     --expire-at SECONDS    the Unix time at which keys expire: SET gets EXAT, --op expire sends EXPIREAT
     --requests N           how many requests                                [1000000]
     --duration SECONDS     how long, instead of how many
+    --until-input-ends     until standard input ends, instead of how many
     --rate N               requests a second, of all connections
     --seed N               of the random keys                               [1]
     --timeout SECONDS      silence of the server that ends the run          [30]
@@ -71,6 +72,8 @@ pub(crate) enum Mode {
 pub(crate) enum Limit {
     Requests(u64),
     Duration(Duration),
+    /// When standard input ends.
+    Input,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -117,6 +120,7 @@ impl Options {
                 "--sequential" => raw.sequential = true,
                 "--tag" => raw.tag = true,
                 "--any-value" => raw.any_value = true,
+                "--until-input-ends" => raw.until_input_ends = true,
                 "--json" => raw.json = true,
                 _ if Raw::VALUED.contains(&option) => {
                     let value =
@@ -148,6 +152,7 @@ struct Raw {
     expire_at_s: Option<u64>,
     requests: Option<u64>,
     duration_s: Option<f64>,
+    until_input_ends: bool,
     rate: Option<f64>,
     seed: Option<u64>,
     timeout_s: Option<f64>,
@@ -218,6 +223,14 @@ impl Raw {
         if self.fill.is_some() && (self.duration_s.is_some() || self.operation.is_some()) {
             return refuse("--fill excludes --duration and --op");
         }
+        if self.until_input_ends
+            && (self.requests.is_some()
+                || self.duration_s.is_some()
+                || self.fill.is_some()
+                || self.idle.is_some())
+        {
+            return refuse("--until-input-ends excludes --requests, --duration, --fill and --idle");
+        }
         if self.tag && self.prefix.is_some() {
             return refuse("--tag excludes --prefix");
         }
@@ -252,6 +265,7 @@ impl Raw {
         let mode = match (self.fill, self.idle) {
             (Some(count), _) => Mode::Fill(count),
             (_, Some(count)) => Mode::Idle(count),
+            _ if self.until_input_ends => Mode::Load(Limit::Input),
             _ => Mode::Load(match duration {
                 Some(duration) => Limit::Duration(duration),
                 None => Limit::Requests(self.requests.unwrap_or(1_000_000)),
@@ -330,6 +344,7 @@ mod tests {
         let timed = options("--op mixed --reads 0.5 --duration 2.5 --rate 1000");
         assert_eq!(timed.mode, Mode::Load(Limit::Duration(Duration::from_millis(2500))));
         assert_eq!((timed.operation, timed.rate), (Operation::Mixed { reads: 0.5 }, Some(1000.0)));
+        assert_eq!(options("--rate 10 --until-input-ends").mode, Mode::Load(Limit::Input));
         assert_eq!(options("--op incr").prefix, "ctr:");
         assert_eq!(options("--idle 3 --socket /tmp/s").target, Target::Unix("/tmp/s".into()));
         assert_eq!(parse("--op get --help"), Ok(None));
@@ -348,6 +363,7 @@ mod tests {
             ("--op expire", "--expire-at"),
             ("--requests 5 --duration 5", "--requests"),
             ("--fill 5 --op get", "--fill"),
+            ("--duration 5 --until-input-ends", "--until-input-ends"),
             ("--socket a --port 1", "--socket"),
             ("--prefix abcdefghij --keys 10000000", "--prefix"),
         ] {

@@ -1,7 +1,15 @@
 //! Running a load: in a closed loop, where a reply makes room for the next request, or in an open one, where the
 //! clock says when a request is due.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     connection::Connection,
@@ -64,6 +72,7 @@ struct Load<'a> {
 enum Budget {
     Requests(u64),
     Until(Duration),
+    UntilInputEnds(InputEnd),
 }
 
 impl Budget {
@@ -71,6 +80,7 @@ impl Budget {
         match mode {
             Mode::Load(Limit::Requests(count)) | Mode::Fill(count) => Self::Requests(count),
             Mode::Load(Limit::Duration(duration)) => Self::Until(duration),
+            Mode::Load(Limit::Input) => Self::UntilInputEnds(InputEnd::watch()),
             Mode::Idle(_) => unreachable!("idle connections carry no load"),
         }
     }
@@ -85,8 +95,31 @@ impl Budget {
                 taken as usize
             }
             Self::Until(end) if elapsed < *end => count,
-            Self::Until(_) => 0,
+            Self::UntilInputEnds(end) if !end.has_come() => count,
+            Self::Until(_) | Self::UntilInputEnds(_) => 0,
         }
+    }
+}
+
+/// Whether standard input has ended.
+struct InputEnd(Arc<AtomicBool>);
+
+impl InputEnd {
+    /// Reads standard input on a thread, which ends with it or with the process.
+    fn watch() -> Self {
+        let has_come = Arc::new(AtomicBool::new(false));
+        let end = Self(Arc::clone(&has_come));
+        thread::spawn(move || {
+            // An input that cannot be read has ended, too.
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
+            has_come.store(true, Ordering::Relaxed);
+        });
+        end
+    }
+
+    #[inline]
+    fn has_come(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -151,9 +184,14 @@ impl Load<'_> {
     fn open_loop(mut self, rate: f64) -> Result<Tally, Failure> {
         refine_timers();
         self.watch_all()?;
-        let total = match self.options.mode {
+        let mut input_end = None;
+        let mut total = match self.options.mode {
             Mode::Load(Limit::Requests(count)) | Mode::Fill(count) => count,
             Mode::Load(Limit::Duration(duration)) => (duration.as_secs_f64() * rate).ceil() as u64,
+            Mode::Load(Limit::Input) => {
+                input_end = Some(InputEnd::watch());
+                u64::MAX
+            }
             Mode::Idle(_) => unreachable!("idle connections carry no load"),
         };
         let due_ns = |request: u64| (request as f64 * 1e9 / rate) as u64;
@@ -162,6 +200,10 @@ impl Load<'_> {
         while self.tally.replies() < total {
             let now = self.start.elapsed();
             let now_ns = now.as_nanos() as u64;
+            if input_end.as_ref().is_some_and(InputEnd::has_come) {
+                // What was due until now still is: a stall is not forgiven because the end came during it.
+                total = total.min((now_ns as f64 * rate / 1e9) as u64).max(asked);
+            }
             let mut has_room = true;
             while has_room && asked < total && due_ns(asked) <= now_ns {
                 // A request that finds no room anywhere is sent later, and keeps the moment it was due.

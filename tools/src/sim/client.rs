@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 
 use super::{
+    check::{history::History, loss::Times, model::Window},
+    faults::Sabotage,
     random::Random,
     resp::{self, Reply},
-    script::{Plan, Planned, Purpose, Role, check_shape},
+    script::{Plan, Planned, Purpose, Role, check_shape, is_refusal, is_write},
     trace,
-    world::{Sabotage, ServerEnd, World},
+    world::{ServerEnd, World},
 };
 
 /// How a connection ends.
@@ -37,15 +39,36 @@ pub(crate) struct Sent {
     role: Option<usize>,
     /// The byte behind it in the client's stream.
     end: usize,
-    /// When its last byte was sent, and the wall clock then.
+    /// When its last byte was sent, and the clocks then.
     pub(crate) invoked: Option<u64>,
+    invoked_ns: u64,
     invoked_ms: i64,
-    /// When it was answered.
+    /// When it was answered, and the clocks then.
     pub(crate) replied: Option<u64>,
-    /// The reply, if it is judged after the run.
+    replied_ns: u64,
+    replied_ms: i64,
+    /// The reply, if it is judged later.
     pub(crate) reply: Option<Reply>,
+    /// Whether the server did not do it because the disk was full.
+    pub(crate) is_refused: bool,
     /// Replies that are dropped before its own.
     swallow: usize,
+}
+
+impl Sent {
+    /// When it was made; it was.
+    pub(crate) fn times(&self) -> Times {
+        Times {
+            invoked: self.invoked.expect("it was sent"),
+            invoked_ns: self.invoked_ns,
+            replied: self.replied.map(|replied| (replied, self.replied_ns)),
+        }
+    }
+
+    /// When it was executed; it was answered.
+    pub(crate) fn window(&self) -> Window {
+        (self.invoked_ms, self.replied_ms)
+    }
 }
 
 /// One connection, as its client knows it.
@@ -80,6 +103,8 @@ pub(crate) struct Session {
 pub(crate) struct Client {
     number: usize,
     roles: Vec<Role>,
+    /// What it asks for in its only connection, if it plays no role.
+    prepared: VecDeque<Planned>,
     sessions_left: usize,
     session_count: usize,
     requests_each: usize,
@@ -95,7 +120,18 @@ pub(crate) struct Client {
     pub(crate) session: Option<Session>,
     /// Those that are over.
     pub(crate) finished: Vec<Session>,
+    /// Histories of keys that it will not use any more.
+    pub(crate) retired: Vec<History>,
 }
+
+/// A commit that takes so long is slow, in milliseconds.
+const SLOW_MS: i64 = 300;
+
+/// How long a request may be worked on after its connection ended, but for commits, in milliseconds.
+const LATE_MS: i64 = 2_000;
+
+/// Histories that a client keeps of keys that it does not use any more.
+const RETIRED_MAX: usize = 4;
 
 /// What a client can do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,12 +147,16 @@ enum Action {
 impl Client {
     /// Client `number` of a run.
     pub(crate) fn choose(random: &mut Random, plan: &Plan, number: usize) -> Self {
+        // Requests that wait for one another, each for seconds, would take a seed too long.
+        let is_slow = plan.commit_ms_max.is_some_and(|commit_ms| commit_ms > SLOW_MS);
+        let (sessions_max, requests_max) = if is_slow { (2, 40) } else { (4, 120) };
         Self {
             number,
             roles: Role::choose(random, plan, number),
-            sessions_left: random.between(1, 4) as usize,
+            prepared: VecDeque::new(),
+            sessions_left: random.between(1, sessions_max) as usize,
             session_count: 0,
-            requests_each: random.between(5, 120) as usize,
+            requests_each: random.between(5, requests_max) as usize,
             window: random.pick(&[1, 2, 8, 30, 200]),
             pace_ns: random.pick(&[1_000, 50_000, 1_000_000]),
             read_pace_ns: random.pick(&[1_000, 1_000, 100_000, 10_000_000]),
@@ -124,14 +164,16 @@ impl Client {
             at_ns: 0,
             session: None,
             finished: Vec::new(),
+            retired: Vec::new(),
         }
     }
 
-    /// The client that makes what is there from the beginning.
-    pub(crate) fn preparing() -> Self {
+    /// A client that makes these requests, and no others.
+    pub(crate) fn making(requests: Vec<Planned>) -> Self {
         Self {
             number: 0,
             roles: Vec::new(),
+            prepared: requests.into(),
             sessions_left: 1,
             session_count: 0,
             requests_each: 0,
@@ -142,6 +184,20 @@ impl Client {
             at_ns: 0,
             session: None,
             finished: Vec::new(),
+            retired: Vec::new(),
+        }
+    }
+
+    /// The histories of its keys, which the caller may settle.
+    pub(crate) fn histories(&mut self) -> impl Iterator<Item = &mut History> {
+        self.roles.iter_mut().filter_map(Role::history).chain(&mut self.retired)
+    }
+
+    /// The server is gone, and its connection. It connects once more than it would have.
+    pub(crate) fn lose_server(&mut self, world: &World, plan: &Plan) {
+        if self.session.is_some() {
+            self.finish(world, plan);
+            self.sessions_left += 1;
         }
     }
 
@@ -203,29 +259,30 @@ impl Client {
         let action = actions[world.random.index(actions.len())];
         self.at_ns = world.now_ns + world.random.below(self.pace_ns);
         match action {
-            Action::Connect => self.connect(world, plan),
+            Action::Connect => self.connect(world),
             Action::Make => self.make(world, plan),
             Action::Write => self.write(world),
             Action::Read => {
                 self.read_at_ns = world.now_ns + world.random.below(self.read_pace_ns);
                 self.read(world);
             }
-            Action::End => self.end(world),
-            Action::NoticeClose => return self.notice_close(plan),
+            Action::End => self.end(world, plan),
+            Action::NoticeClose => return self.notice_close(world, plan),
         }
         Ok(())
     }
 
-    fn connect(&mut self, world: &mut World, plan: &Plan) {
+    fn connect(&mut self, world: &mut World) {
         self.sessions_left -= 1;
         let number = self.session_count;
         self.session_count += 1;
         for (role, player) in self.roles.iter_mut().enumerate() {
-            player.begin(self.number, number, role);
+            self.retired.extend(player.begin(&mut world.random, (self.number, number, role)));
         }
-        let is_preparing = self.roles.is_empty();
-        let prepared: VecDeque<Planned> =
-            if is_preparing { plan.preparations().into() } else { VecDeque::new() };
+        // Only so many are looked at after a crash.
+        self.retired.drain(..self.retired.len().saturating_sub(RETIRED_MAX));
+        let prepared = std::mem::take(&mut self.prepared);
+        let is_preparing = !prepared.is_empty();
         let ending = if is_preparing {
             Ending::Close
         } else {
@@ -318,6 +375,7 @@ impl Client {
             session.sent.get_mut(session.invoked).filter(|sent| sent.end <= session.streamed)
         {
             sent.invoked = Some(world.next_stamp());
+            sent.invoked_ns = world.now_ns;
             sent.invoked_ms = world.wall_ms();
             session.invoked += 1;
         }
@@ -332,7 +390,7 @@ impl Client {
         session.count_read();
     }
 
-    fn end(&mut self, world: &mut World) {
+    fn end(&mut self, world: &mut World, plan: &Plan) {
         let session = self.session.as_mut().expect("it is connected");
         trace::note(|| {
             format!("client {} ends connection {}: {:?}", self.number, session.link, session.ending)
@@ -346,16 +404,16 @@ impl Client {
                 link.is_client_gone = true;
                 link.is_reset = true;
                 link.inbound.clear();
-                self.finish();
+                self.finish(world, plan);
             }
             Ending::Close | Ending::Quit | Ending::Garbage => {
                 link.is_client_gone = true;
-                self.finish();
+                self.finish(world, plan);
             }
         }
     }
 
-    fn notice_close(&mut self, plan: &Plan) -> Result<(), String> {
+    fn notice_close(&mut self, world: &World, plan: &Plan) -> Result<(), String> {
         let session = self.session.as_ref().expect("it is connected");
         let is_answered = session.replied == session.sent.len() && session.left == 0;
         let is_due = match session.ending {
@@ -375,12 +433,21 @@ impl Client {
                 session.sent.len()
             ));
         }
-        self.finish();
+        self.finish(world, plan);
         Ok(())
     }
 
-    fn finish(&mut self) {
-        self.finished.extend(self.session.take());
+    fn finish(&mut self, world: &World, plan: &Plan) {
+        let Some(session) = self.session.take() else { return };
+        for sent in session.sent[session.replied..].iter().filter(|sent| sent.invoked.is_some()) {
+            if let Some(role) = sent.role {
+                // The server may do it a little later.
+                let until_ms = world.wall_ms() + LATE_MS + plan.commit_ms_max.unwrap_or(0);
+                let window = (sent.invoked_ms, until_ms);
+                self.roles[role].not_answered(&sent.arguments, window, sent.times(), plan);
+            }
+        }
+        self.finished.push(session);
     }
 
     /// Takes bytes that the server has sent on the client's connection.
@@ -427,7 +494,8 @@ impl Client {
             session.reply_ends.push_back(session.received);
             session.replied += 1;
             sent.replied = Some(world.next_stamp());
-            let window = (sent.invoked_ms, world.wall_ms());
+            sent.replied_ns = world.now_ns;
+            sent.replied_ms = world.wall_ms();
             let arguments = std::mem::take(&mut sent.arguments);
             let shown = || {
                 let words: Vec<String> = arguments.iter().map(|word| trace::shown(word)).collect();
@@ -440,12 +508,19 @@ impl Client {
                 )
             };
             trace::note(shown);
+            if is_refusal(&reply) && world.disk.has_been_full() && is_write(&arguments[0]) {
+                sent.is_refused = true;
+                if let Some(role) = sent.role {
+                    self.roles[role].refused();
+                }
+                continue;
+            }
             let judged = match sent.role {
-                Some(role) => self.roles[role].replied(&arguments, &sent.purpose, &reply, window, plan),
+                Some(role) => self.roles[role].replied(&arguments, sent, &reply, plan),
                 None => check_shape(&sent.purpose, &reply, plan),
             };
             judged.map_err(|error| format!("{}: {error}", shown()))?;
-            if matches!(sent.purpose, Purpose::Counter(..) | Purpose::Register(..)) {
+            if matches!(sent.purpose, Purpose::Counter(..) | Purpose::Register(..) | Purpose::Survey) {
                 sent.reply = Some(reply);
             }
         }
@@ -521,6 +596,10 @@ impl Session {
 
     fn add(&mut self, world: &mut World, planned: Planned, role: Option<usize>) {
         let Planned { arguments, purpose } = planned;
+        trace::note(|| {
+            let words: Vec<String> = arguments.iter().map(|word| trace::shown(word)).collect();
+            format!("request {} on {}: {}", self.sent.len(), self.link, words.join(" "))
+        });
         let splits = world.sabotage == Some(Sabotage::SplitSets)
             && matches!(purpose, Purpose::Register(..))
             && arguments[0] == b"MSET";
@@ -544,9 +623,13 @@ impl Session {
             role,
             end: self.stream.len(),
             invoked: None,
+            invoked_ns: 0,
             invoked_ms: 0,
             replied: None,
+            replied_ns: 0,
+            replied_ms: 0,
             reply: None,
+            is_refused: false,
             swallow,
         });
     }

@@ -5,29 +5,25 @@
 //! when nobody has, time goes on to the next thing that happens. So a core that was not woken sleeps on, with mail, and
 //! that is found at once: [`Run::check_sleepers`].
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+mod aftermath;
+mod judge;
 
-use duva_net::{io::Wait, mesh::mesh};
-use duva_server::{
-    config::Config,
-    core::{Core, admin::Shared},
-    launch,
-};
+use std::{cell::RefCell, rc::Rc};
+
+use duva_net::io::Wait;
+use duva_server::config::{AppendFsync, Config};
 
 use super::{
     Failure, Summary,
-    check::{
-        counter::{self, CounterOperation},
-        register::{self, RegisterAction, RegisterOperation, Verdict},
-    },
     client::{Client, Session},
-    io::SimIo,
+    faults::{Faults, Sabotage},
     random::Random,
-    resp::Reply,
-    script::{Plan, Purpose, answered},
+    script::Plan,
+    start::{self, Place, Server, SimCore},
     trace,
-    world::{Faults, Sabotage, ServerEnd, World},
+    world::{Dying, ServerEnd, World},
 };
+use judge::Bases;
 
 /// How long a completion waits for others when a core waits for several, in nanoseconds.
 const BATCH_WAIT_NS: u64 = 50_000;
@@ -38,24 +34,38 @@ const STUCK_NS: u64 = 700_000_000;
 /// The same where clients pause the server.
 const STUCK_PAUSED_NS: u64 = 4_000_000_000;
 
+/// More of that where a sync may take seconds, or the disk is full for seconds, in nanoseconds.
+const STUCK_DISK_NS: u64 = 40_000_000_000;
+
+/// The smallest segment, so that there are many.
+const SEGMENT_BYTES: u32 = 1 << 20;
+
 /// Steps of a run at most, many times what the longest takes.
-const STEPS_MAX: u64 = 1_000_000;
+const STEPS_MAX: u64 = 3_000_000;
 
 /// How often connections are looked at, in steps.
 const STUCK_CHECK_STEPS: u64 = 1 << 14;
 
-struct SimCore {
-    core: Core<SimIo>,
-    /// What it waits for, and since when.
-    wait: Option<(Wait, u64)>,
-}
-
 struct Run {
     world: Rc<RefCell<World>>,
-    shared: Arc<Shared>,
-    cores: Vec<SimCore>,
+    server: Server,
+    config: Config,
+    /// Where starts find what is on the disk.
+    place: Place,
     clients: Vec<Client>,
     plan: Plan,
+    /// Keys of the plan's preparations, where they were made last.
+    prepared: Vec<Vec<u8>>,
+    /// Connections of this start of the server that are no client's any more.
+    sessions: Vec<Session>,
+    /// What was there when this start began.
+    bases: Bases,
+    /// How often the server is still to end early, about, and at one in how many turns.
+    crashes_left: u32,
+    crash_rate: u64,
+    /// Whether it may end now, and whether it is to.
+    may_crash: bool,
+    is_crash_due: bool,
     summary: Summary,
 }
 
@@ -71,51 +81,109 @@ enum Next {
 /// # Errors
 /// What went wrong.
 pub(crate) fn run(seed: u64, sabotage: Option<Sabotage>) -> Result<Summary, Failure> {
-    let mut run = Run::new(seed, sabotage);
-    let result = run.play().and_then(|()| run.settle()).and_then(|()| run.judge());
-    match result {
-        Ok(()) => Ok(run.summary),
-        Err(reason) => Err(Failure { seed, reason, trace: trace::take() }),
-    }
+    let played = Run::new(seed, sabotage).and_then(|mut run| {
+        run.play()?;
+        run.settle()?;
+        run.end()?;
+        Ok(run.summary)
+    });
+    played.map_err(|reason| Failure { seed, reason, trace: trace::take() })
+}
+
+/// How data is kept in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Persistence {
+    /// Not at all.
+    None,
+    /// In journals that are synced like this.
+    Journal(AppendFsync),
 }
 
 impl Run {
-    fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
+    fn new(seed: u64, sabotage: Option<Sabotage>) -> Result<Self, String> {
         let mut random = Random::new(seed);
+        let persistence = random.pick(&[
+            Persistence::None,
+            Persistence::Journal(AppendFsync::EverySecond),
+            Persistence::Journal(AppendFsync::EverySecond),
+            Persistence::Journal(AppendFsync::Always),
+            Persistence::Journal(AppendFsync::Always),
+            Persistence::Journal(AppendFsync::No),
+        ]);
         let core_count = random.pick(&[1, 2, 2, 2, 2, 3, 3]);
-        let config = Config { cores: core_count, shards: 16, ..Config::default() };
-        let core_count = usize::from(core_count);
-        let mesh_capacity = random.pick(&[1, 2, 8]);
-        let hash_seed = random.bits();
-        let mut world = World::new(Random::new(random.bits()), core_count);
+        let place = Place::new();
+        let mut config = Config {
+            cores: core_count,
+            shards: 16,
+            directory: place.path().to_owned(),
+            append_only: false,
+            segment_size_bytes: SEGMENT_BYTES,
+            ..Config::default()
+        };
+        if let Persistence::Journal(fsync) = persistence {
+            config.append_only = true;
+            config.append_fsync = fsync;
+            config.snapshot_is_compressed = random.one_in(2);
+            config.rewrite_size_bytes_min = random.pick(&[64 << 10, 1 << 20, 64 << 20]);
+        }
+        let mut world = World::new(Random::new(random.bits()), usize::from(core_count));
         world.sabotage = sabotage;
-        let started_ms = world.wall_ms() as u64;
-        let plan = Plan::choose(&mut random, world.piece_bytes_max);
-        trace::note(|| format!("seed {seed}: {core_count} cores, {:?}, {plan:?}", world.faults));
-        let shared = Arc::new(Shared::new(config.clone(), None, config.port, started_ms, "0".repeat(40)));
-        let config = Arc::new(config);
+        world.disk.replace_all(start::first_files(&mut random, &config));
+        let commit_ms_max = config.append_only.then(|| world.commit_ms_max());
+        let plan = Plan::choose(&mut random, world.piece_bytes_max, commit_ms_max);
+        trace::note(|| {
+            format!("seed {seed}: {persistence:?}, {core_count} cores, {:?}, {plan:?}", world.faults)
+        });
         let world = Rc::new(RefCell::new(world));
-        let cores = mesh(core_count, mesh_capacity)
-            .into_iter()
-            .enumerate()
-            .map(|(core, endpoint)| {
-                let node = launch::node(core, Arc::clone(&config), Arc::clone(&shared), endpoint, hash_seed);
-                let io = SimIo { core, world: Rc::clone(&world) };
-                SimCore { core: Core::new(io, node, 1), wait: None }
-            })
-            .collect();
+        let server = start::start(&world, &config, &place)?;
         let client_count = random.between(1, 8) as usize;
         let clients = (0..client_count).map(|number| Client::choose(&mut random, &plan, number)).collect();
-        Self { world, shared, cores, clients, plan, summary: Summary::default() }
+        let crashes_left = if config.append_only { random.pick(&[0, 1, 1, 2, 4]) } else { 0 };
+        if crashes_left == 0 {
+            world.borrow_mut().faults.sync_error = 0;
+        }
+        Ok(Self {
+            server,
+            config,
+            place,
+            clients,
+            prepared: plan.preparations().into_iter().map(|planned| planned.arguments[1].clone()).collect(),
+            sessions: Vec::new(),
+            bases: Bases::new(&plan),
+            plan,
+            crashes_left,
+            crash_rate: random.pick(&[100, 1000, 5000]),
+            may_crash: false,
+            is_crash_due: false,
+            summary: Summary::default(),
+            world,
+        })
     }
 
     /// Lets everybody do what they have to do until every client is done.
     fn play(&mut self) -> Result<(), String> {
-        let clients = std::mem::replace(&mut self.clients, vec![Client::preparing()]);
-        self.until(|run| run.clients.iter().all(Client::is_done))?;
-        let prepared = std::mem::replace(&mut self.clients, clients);
-        self.until(|run| run.clients.iter().all(Client::is_done))?;
-        self.clients.extend(prepared);
+        let preparations = self.plan.preparations();
+        if !preparations.is_empty() {
+            let session = self.let_make(preparations)?;
+            self.sessions.push(session);
+        }
+        self.may_crash = true;
+        self.until(|run| run.clients.iter().all(Client::is_done))
+    }
+
+    /// The last judgement.
+    fn end(&mut self) -> Result<(), String> {
+        let has_journal = self.config.append_only;
+        if has_journal && self.world.borrow_mut().random.one_in(2) {
+            self.crash()?;
+            self.may_crash = false;
+            self.settle()?;
+        }
+        let mut sessions = std::mem::take(&mut self.sessions);
+        sessions.extend(self.clients.iter_mut().flat_map(|client| client.finished.drain(..)));
+        self.judge(&sessions, None)?;
+        self.summary.add_server(&self.server);
+        self.summary.wakes += self.world.borrow().wake_count;
         Ok(())
     }
 
@@ -129,23 +197,26 @@ impl Run {
         let mut timed_out = false;
         self.until(|run| {
             let world = run.world.borrow();
-            timed_out = world.now_ns > since_ns + STUCK_PAUSED_NS;
+            timed_out = world.now_ns > since_ns + run.stuck_ns(true);
             let is_closed = world.links.iter().all(|link| link.server == ServerEnd::Closed);
             let sleeps = |core: &SimCore| matches!(core.wait, Some((Wait::Block { .. }, _)));
-            let is_quiet = run.cores.iter().enumerate().all(|(number, core)| {
-                sleeps(core) && !core.core.node().mesh.has_mail() && !world.is_waking(number)
+            let is_quiet = run.server.cores.iter().enumerate().all(|(number, core)| {
+                let node = core.core.node();
+                let is_idle = world.kernels[number].files.is_idle()
+                    && node.gathers.count() == 0
+                    && node.outstanding.iter().all(|&count| count == 0);
+                sleeps(core) && is_idle && !core.core.node().mesh.has_mail() && !world.is_waking(number)
             });
-            timed_out || (is_closed && is_quiet)
+            let status = run.server.shared.save_status();
+            let is_saving = status.save.is_under_way() || status.rewrite.is_under_way();
+            timed_out || (is_closed && is_quiet && !is_saving)
         })?;
         let world = self.world.borrow();
         world.check_rest()?;
-        if timed_out {
-            return Err("the cores do not come to rest".to_owned());
+        if self.server.shared.client_count() > 0 {
+            return Err(format!("{} clients are counted, none is left", self.server.shared.client_count()));
         }
-        if self.shared.client_count() > 0 {
-            return Err(format!("{} clients are counted, none is left", self.shared.client_count()));
-        }
-        for (number, core) in self.cores.iter().enumerate() {
+        for (number, core) in self.server.cores.iter().enumerate() {
             let node = core.core.node();
             let outstanding: u32 = node.outstanding.iter().sum();
             let (held, waiting) = node.locks.counts();
@@ -156,13 +227,17 @@ impl Run {
                 ));
             }
         }
-        Ok(())
+        if timed_out { Err("the cores do not come to rest".to_owned()) } else { Ok(()) }
     }
 
     /// Steps until `is_over`.
     fn until(&mut self, mut is_over: impl FnMut(&Self) -> bool) -> Result<(), String> {
         let mut runnable = Vec::new();
         while !is_over(self) {
+            if self.is_crash_due {
+                self.crash()?;
+                continue;
+            }
             self.summary.steps += 1;
             if self.summary.steps > STEPS_MAX {
                 let clients: Vec<String> = self.clients.iter().filter_map(Client::describe).collect();
@@ -195,7 +270,7 @@ impl Run {
     fn find_runnable(&mut self, runnable: &mut Vec<Next>) {
         let mut world = self.world.borrow_mut();
         let now_ns = world.now_ns;
-        for (number, core) in self.cores.iter().enumerate() {
+        for (number, core) in self.server.cores.iter().enumerate() {
             if world.kernels[number].stalled_until_ns > now_ns {
                 continue;
             }
@@ -231,7 +306,7 @@ impl Run {
         let mut world = self.world.borrow_mut();
         let mut next_ns = None;
         let mut consider = |at_ns: u64| next_ns = Some(next_ns.map_or(at_ns, |next: u64| next.min(at_ns)));
-        for (number, core) in self.cores.iter().enumerate() {
+        for (number, core) in self.server.cores.iter().enumerate() {
             let stalled_until_ns = world.kernels[number].stalled_until_ns;
             if stalled_until_ns > world.now_ns {
                 consider(stalled_until_ns);
@@ -260,7 +335,7 @@ impl Run {
     }
 
     fn step_core(&mut self, number: usize) -> Result<(), String> {
-        let core = &mut self.cores[number];
+        let core = &mut self.server.cores[number];
         {
             let mut world = self.world.borrow_mut();
             world.now_ns += world.random.between(200, 15_000);
@@ -276,6 +351,18 @@ impl Run {
             core.wait = Some((wait, self.world.borrow().now_ns));
             return Ok(());
         };
+        if self.may_crash && self.crashes_left > 0 {
+            let mut world = self.world.borrow_mut();
+            if world.random.one_in(self.crash_rate) {
+                // In the middle of this turn, or of the next one that writes, or between two turns.
+                if world.random.one_in(2) {
+                    world.dying = Dying::AtNextWrite;
+                } else {
+                    self.is_crash_due = true;
+                }
+            }
+        }
+        let core = &mut self.server.cores[number];
         let events = self.world.borrow_mut().reap(number);
         trace::note(|| {
             format!(
@@ -286,6 +373,9 @@ impl Run {
         self.summary.turns += 1;
         self.summary.events += events as u64;
         core.core.end_turn(wait);
+        let log = core.core.node().log.as_ref();
+        let is_poisoned = log.is_some_and(|log| log.refusal().is_some_and(|refusal| refusal.is_final()));
+        self.is_crash_due |= is_poisoned || self.world.borrow().dying == Dying::Dead;
         self.hand_out_replies()
     }
 
@@ -308,7 +398,7 @@ impl Run {
     /// A core that sleeps has no mail, or is being woken.
     fn check_sleepers(&self) -> Result<(), String> {
         let world = self.world.borrow();
-        for (number, core) in self.cores.iter().enumerate() {
+        for (number, core) in self.server.cores.iter().enumerate() {
             let is_asleep = matches!(core.wait, Some((Wait::Block { .. }, _)));
             if is_asleep && core.core.node().mesh.has_mail() && !world.is_waking(number) {
                 return Err(format!("core {number} sleeps, has mail, and nobody wakes it"));
@@ -317,95 +407,19 @@ impl Run {
         Ok(())
     }
 
+    /// What is stuck does not move for so long, in nanoseconds.
+    fn stuck_ns(&self, has_pauses: bool) -> u64 {
+        let stuck_ns = if has_pauses { STUCK_PAUSED_NS } else { STUCK_NS };
+        if self.plan.has_journal() { stuck_ns + STUCK_DISK_NS } else { stuck_ns }
+    }
+
     /// No connection waits for long.
     fn check_progress(&self) -> Result<(), String> {
         let world = self.world.borrow();
-        let limit_ns = if self.plan.has_pauses { STUCK_PAUSED_NS } else { STUCK_NS };
-        let since_ns = world.now_ns.saturating_sub(limit_ns);
+        let since_ns = world.now_ns.saturating_sub(self.stuck_ns(self.plan.has_pauses));
         match self.clients.iter().find_map(|client| client.is_stuck(&world, since_ns)) {
             Some(reason) => Err(reason),
             None => Ok(()),
         }
     }
-
-    /// Judges what can be judged only with everything at hand.
-    fn judge(&mut self) -> Result<(), String> {
-        let sessions: Vec<&Session> = self.clients.iter().flat_map(|client| &client.finished).collect();
-        for session in &sessions {
-            self.summary.connections += 1;
-            self.summary.requests += session.sent.len() as u64;
-            self.summary.replies += session.replied as u64;
-        }
-        for core in &self.cores {
-            let stats = &core.core.node().stats;
-            self.summary.gathers += stats.gathers;
-            self.summary.gather_retries += stats.gather_retries;
-        }
-        self.summary.wakes += self.world.borrow().wake_count;
-        for counter in 0..self.plan.counters.len() {
-            judge_counter(&sessions, counter)?;
-        }
-        for number in 0..self.plan.registers.len() {
-            let history = register_history(&sessions, &self.plan, number)?;
-            self.summary.register_operations += history.len() as u64;
-            match register::check(&history).map_err(|error| format!("register {number}: {error}"))? {
-                Verdict::Linearizable => {}
-                Verdict::Undecided => self.summary.undecided += 1,
-            }
-        }
-        Ok(())
-    }
-}
-
-fn judge_counter(sessions: &[&Session], counter: usize) -> Result<(), String> {
-    let mut operations = Vec::new();
-    let mut unanswered = 0;
-    for sent in sessions.iter().flat_map(|session| &session.sent) {
-        let Purpose::Counter(number, increments) = sent.purpose else { continue };
-        if number != counter {
-            continue;
-        }
-        let (Some(invoked), Some(replied)) = (sent.invoked, sent.replied) else {
-            unanswered += u64::from(increments && sent.invoked.is_some());
-            continue;
-        };
-        let value = match &sent.reply {
-            Some(Reply::Integer(value)) => *value as u64,
-            Some(Reply::Nil) => 0,
-            Some(Reply::Bulk(text)) => std::str::from_utf8(text)
-                .ok()
-                .and_then(|text| text.parse().ok())
-                .ok_or_else(|| format!("counter {counter} holds {}", trace::shown(text)))?,
-            other => return Err(format!("counter {counter} was answered {other:?}")),
-        };
-        operations.push(CounterOperation { invoked, replied, increments, value });
-    }
-    counter::check(&operations, unanswered).map_err(|error| format!("counter {counter}: {error}"))
-}
-
-fn register_history(
-    sessions: &[&Session],
-    plan: &Plan,
-    register: usize,
-) -> Result<Vec<RegisterOperation>, String> {
-    let mut history = Vec::new();
-    for session in sessions {
-        for sent in &session.sent {
-            let Some(invoked) = sent.invoked else { continue };
-            let action = match sent.purpose {
-                Purpose::Register(number, action) if number == register => action,
-                Purpose::Flush => RegisterAction::Clear(None),
-                _ => continue,
-            };
-            let action = match &sent.reply {
-                Some(reply) => answered(action, plan, register, reply)?,
-                // A read that nobody saw says nothing.
-                None if matches!(action, RegisterAction::Read(_) | RegisterAction::Exists(_)) => continue,
-                None => action,
-            };
-            let connection = session.link;
-            history.push(RegisterOperation { connection, invoked, replied: sent.replied, action });
-        }
-    }
-    Ok(history)
 }

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use duva_net::io::{Clock, Event, Io, Socket, Token, Wait};
+use duva_net::io::{Clock, Event, File, FileTask, Io, Socket, Token, Wait};
 
 use super::world::{Leased, Operation, World};
 
@@ -71,6 +71,27 @@ impl Io for SimIo {
     }
 
     fn set_keepalive(&mut self, _seconds: u32) {}
+
+    fn file_task(&mut self, ticket: u64, task: FileTask) {
+        self.world.borrow_mut().give_task(self.core, ticket, task);
+    }
+
+    fn write_file(&mut self, file: File, bytes: &[u8], offset_bytes: u64) -> Result<(), i32> {
+        self.world.borrow_mut().write_file(self.core, file, bytes, offset_bytes);
+        Ok(())
+    }
+
+    fn sync_file(&mut self, ticket: u64, file: File) {
+        let mut world = self.world.borrow_mut();
+        let (end_ns, fails) = world.sync_end();
+        world.kernels[self.core].files.begin_sync(ticket, file, end_ns, fails);
+    }
+
+    fn write_and_sync(&mut self, ticket: u64, file: File, buffer: Vec<u8>, offset_bytes: u64) {
+        let mut world = self.world.borrow_mut();
+        let (end_ns, _) = world.sync_end();
+        world.kernels[self.core].files.begin_write(ticket, file, buffer, offset_bytes, end_ns);
+    }
 
     fn wake(&mut self, core: usize) {
         self.queue(Operation::Wake(core));

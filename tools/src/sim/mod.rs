@@ -13,11 +13,14 @@
 
 mod check;
 mod client;
+mod disk;
 mod driver;
+mod faults;
 mod io;
 mod random;
 mod resp;
 mod script;
+mod start;
 pub(crate) mod trace;
 mod world;
 
@@ -48,9 +51,24 @@ pub(crate) struct Summary {
     pub(crate) register_operations: u64,
     /// Registers with too many possible orders to decide.
     pub(crate) undecided: u64,
+    /// Replies to writes that say that the disk is full.
+    pub(crate) refused: u64,
+    /// Times that the server was killed, or lost its power.
+    pub(crate) crashes: u64,
+    /// Answered writes that power losses have taken, as far as that is certain.
+    pub(crate) lost: u64,
 }
 
 impl Summary {
+    /// Adds what the cores of a server have counted.
+    fn add_server(&mut self, server: &start::Server) {
+        for core in &server.cores {
+            let stats = &core.core.node().stats;
+            self.gathers += stats.gathers;
+            self.gather_retries += stats.gather_retries;
+        }
+    }
+
     /// Adds what another run did.
     pub(crate) fn add(&mut self, other: &Self) {
         self.steps += other.steps;
@@ -64,6 +82,9 @@ impl Summary {
         self.gather_retries += other.gather_retries;
         self.register_operations += other.register_operations;
         self.undecided += other.undecided;
+        self.refused += other.refused;
+        self.crashes += other.crashes;
+        self.lost += other.lost;
     }
 }
 

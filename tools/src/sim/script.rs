@@ -3,12 +3,11 @@
 //! A seed's [`Plan`] says which keys there are and who shares them. A client plays one or more [`Role`]s by turns on
 //! the same connection; what concerns several clients is judged after the run, from what was sent.
 
+use duva_server::config::AppendFsync;
+
 use super::{
-    check::{
-        model::{Model, Window},
-        register::RegisterAction,
-        token,
-    },
+    check::{history::History, loss::Times, model::Window, register::RegisterAction, token},
+    client::Sent,
     random::Random,
     resp::Reply,
     world::WALL_OFFSET_MS_MAX,
@@ -50,6 +49,12 @@ pub(crate) enum Purpose {
     Scan,
     /// All keys that stay.
     Keys,
+    /// Makes what is there from the beginning: the plan's preparation with this number.
+    Prepare(usize),
+    /// Looks at what a crash has left.
+    Survey,
+    /// Begins to save, if nothing stands against it.
+    Save,
     /// The reply is OK.
     Status,
     /// The reply is a number at least so large.
@@ -85,11 +90,17 @@ pub(crate) struct Plan {
     pub(crate) large_bytes: usize,
     /// Whether some keys are as large.
     pub(crate) has_large_keys: bool,
+    /// The longest that a commit takes, about, in milliseconds; `None`: nothing is journalled.
+    pub(crate) commit_ms_max: Option<i64>,
+    /// What `appendfsync` is set to while the server runs, by turns.
+    pub(crate) fsyncs: Vec<AppendFsync>,
+    /// Whether data is saved, and the journal rewritten.
+    pub(crate) has_saves: bool,
 }
 
 impl Plan {
     /// The plan of a seed.
-    pub(crate) fn choose(random: &mut Random, piece_bytes_max: usize) -> Self {
+    pub(crate) fn choose(random: &mut Random, piece_bytes_max: usize, commit_ms_max: Option<i64>) -> Self {
         let has_flushes = random.one_in(5);
         let named = |prefix: &str, count: u64| -> Vec<Vec<u8>> {
             (0..count).map(|number| format!("{prefix}:{number}").into_bytes()).collect()
@@ -114,12 +125,25 @@ impl Plan {
             has_kills: random.one_in(5),
             has_pauses: random.one_in(4),
             has_large_keys: piece_bytes_max >= 4096 && random.one_in(6),
-            large_bytes: if piece_bytes_max < 4096 {
-                0
-            } else {
-                random.between(64 << 10, 200 << 10) as usize
+            large_bytes: match piece_bytes_max {
+                ..4096 => 0,
+                // Long enough to be journalled in several pieces.
+                65_536.. if commit_ms_max.is_some() => random.between(64 << 10, 700 << 10) as usize,
+                _ => random.between(64 << 10, 200 << 10) as usize,
             },
+            commit_ms_max,
+            fsyncs: match random.below(12) {
+                0 => vec![AppendFsync::EverySecond, AppendFsync::Always],
+                1 => vec![AppendFsync::EverySecond, AppendFsync::Always, AppendFsync::No],
+                _ => Vec::new(),
+            },
+            has_saves: random.one_in(2),
         }
+    }
+
+    /// Whether writes are journalled.
+    pub(crate) fn has_journal(&self) -> bool {
+        self.commit_ms_max.is_some()
     }
 
     /// The requests that make what is there from the beginning.
@@ -130,7 +154,8 @@ impl Plan {
         let tokens = self.places.iter().take(self.tokens).enumerate();
         let tokens = tokens.map(|(number, place)| vec![b"SET".to_vec(), place.clone(), token::name(number)]);
         let stay = self.stay.iter().map(|key| vec![b"SET".to_vec(), key.clone(), b"x".to_vec()]);
-        tokens.chain(stay).map(|arguments| Planned { arguments, purpose: Purpose::Status }).collect()
+        let all = tokens.chain(stay).enumerate();
+        all.map(|(number, arguments)| Planned { arguments, purpose: Purpose::Prepare(number) }).collect()
     }
 }
 
@@ -140,8 +165,8 @@ pub(crate) enum Role {
     Private {
         /// Begins the names of its keys.
         prefix: String,
-        /// What the replies must be.
-        model: Model,
+        /// What happened to them.
+        history: History,
     },
     /// Increments and reads shared counters.
     Counter,
@@ -175,7 +200,7 @@ impl Role {
             roles.push(match random.below(if plan.has_flushes { 4 } else { 12 }) {
                 0..3 => Self::Register { next_value: (client as u64 + 1) * 1_000_000, under_way: 0 },
                 3 => Self::Admin,
-                4..8 => Self::Private { prefix: String::new(), model: Model::new() },
+                4..8 => Self::Private { prefix: String::new(), history: History::new() },
                 8 | 9 => Self::Counter,
                 10 => Self::Token,
                 _ => Self::Scan { cursor: None, found: Vec::new(), steps: 0 },
@@ -191,12 +216,22 @@ impl Role {
         roles
     }
 
-    /// The connection numbered `session` of client `client` begins.
-    pub(crate) fn begin(&mut self, client: usize, session: usize, role: usize) {
+    /// A connection begins: which one of which client, and which role this is there. Returns the history of keys that are
+    /// not used any more.
+    pub(crate) fn begin(
+        &mut self,
+        random: &mut Random,
+        (client, session, role): (usize, usize, usize),
+    ) -> Option<History> {
         match self {
-            Self::Private { prefix, model } => {
+            Self::Private { prefix, history } => {
+                if !prefix.is_empty() && history.is_certain() && random.one_in(2) {
+                    return None;
+                }
+                let is_first = prefix.is_empty();
                 *prefix = format!("own{client}-{session}-{role}");
-                *model = Model::new();
+                let retired = std::mem::replace(history, History::new());
+                return (!is_first).then_some(retired);
             }
             Self::Register { under_way, .. } => *under_way = 0,
             Self::Scan { cursor, found, steps } => {
@@ -206,6 +241,12 @@ impl Role {
             }
             Self::Counter | Self::Token | Self::Admin => {}
         }
+        None
+    }
+
+    /// The history of its keys, if it has keys of its own.
+    pub(crate) fn history(&mut self) -> Option<&mut History> {
+        if let Self::Private { history, .. } = self { Some(history) } else { None }
     }
 
     /// Its next request, if it has one now.
@@ -249,22 +290,36 @@ impl Role {
         }
     }
 
-    /// Judges the reply to a request of this role that was executed within `window` by the world's wall clock.
+    /// A request of this role was refused because the disk is full: nothing has happened.
+    pub(crate) fn refused(&mut self) {
+        if let Self::Register { under_way, .. } = self {
+            *under_way -= 1;
+        }
+    }
+
+    /// A request of this role got no reply, and was perhaps executed within `window`.
+    pub(crate) fn not_answered(&mut self, arguments: &[Vec<u8>], window: Window, times: Times, plan: &Plan) {
+        if let Self::Private { history, .. } = self {
+            history.assume(arguments, seen_within(arguments, window, plan), times);
+        }
+    }
+
+    /// Judges the reply to a request of this role.
     ///
     /// # Errors
     /// What is wrong with it.
     pub(crate) fn replied(
         &mut self,
         arguments: &[Vec<u8>],
-        purpose: &Purpose,
+        sent: &Sent,
         reply: &Reply,
-        window: Window,
         plan: &Plan,
     ) -> Result<(), String> {
+        let purpose = &sent.purpose;
         match self {
-            Self::Private { model, .. } => {
-                let window = (window.0 - CLOCK_SLACK_MS, window.1 + CLOCK_SLACK_MS);
-                return model.apply(arguments, reply, window);
+            Self::Private { history, .. } => {
+                let window = seen_within(arguments, sent.window(), plan);
+                return history.apply(arguments, reply, window, sent.times());
             }
             Self::Register { under_way, .. } => *under_way -= 1,
             Self::Scan { cursor, found, steps } => {
@@ -300,6 +355,48 @@ impl Role {
     }
 }
 
+/// Whether a reply says that the journal takes nothing now.
+pub(crate) fn is_refusal(reply: &Reply) -> bool {
+    matches!(reply, Reply::Error(text) if text.starts_with(b"MISCONF Errors writing to the AOF file: No space left"))
+}
+
+/// Whether a command may be refused when the journal takes nothing.
+pub(crate) fn is_write(name: &[u8]) -> bool {
+    let reads: [&[u8]; 17] = [
+        b"GET",
+        b"STRLEN",
+        b"EXISTS",
+        b"MGET",
+        b"TTL",
+        b"PTTL",
+        b"SCAN",
+        b"KEYS",
+        b"DBSIZE",
+        b"PING",
+        b"CLIENT",
+        b"INFO",
+        b"HELLO",
+        b"CONFIG",
+        b"SAVE",
+        b"BGSAVE",
+        b"BGREWRITEAOF",
+    ];
+    !reads.contains(&name)
+}
+
+/// When a request can have been executed, by the cores' clocks, if it was within `window` by the world's.
+pub(crate) fn seen_within(arguments: &[Vec<u8>], window: Window, plan: &Plan) -> Window {
+    // A read sees what was there when the oldest write came that is not committed.
+    let late_ms = if is_single_write(arguments) { 0 } else { plan.commit_ms_max.unwrap_or(0) };
+    (window.0 - CLOCK_SLACK_MS - late_ms, window.1 + CLOCK_SLACK_MS)
+}
+
+/// Whether a command is a write of one key, which takes effect at the time when it was proposed.
+fn is_single_write(arguments: &[Vec<u8>]) -> bool {
+    let several: [&[u8]; 6] = [b"MSET", b"MSETNX", b"DEL", b"RENAME", b"RENAMENX", b"COPY"];
+    is_write(&arguments[0]) && !several.contains(&&arguments[0][..])
+}
+
 /// Judges a reply by its form, where that is all there is to say at once.
 ///
 /// # Errors
@@ -307,7 +404,10 @@ impl Role {
 pub(crate) fn check_shape(purpose: &Purpose, reply: &Reply, plan: &Plan) -> Result<(), String> {
     let contains = |bytes: &[u8], text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
     let is_right = match (purpose, reply) {
-        (Purpose::Status | Purpose::Flush, reply) => *reply == Reply::ok(),
+        (Purpose::Status | Purpose::Flush | Purpose::Prepare(_), reply) => *reply == Reply::ok(),
+        (Purpose::Save, Reply::Simple(_)) => true,
+        (Purpose::Save, Reply::Error(text)) => text.starts_with(b"ERR "),
+        (Purpose::Survey, reply) => !matches!(reply, Reply::Error(_)),
         (Purpose::Number(low), Reply::Integer(number)) => number >= low,
         (Purpose::Text(text), Reply::Bulk(bytes) | Reply::Simple(bytes)) => contains(bytes, text),
         (Purpose::List, Reply::Array(_)) => true,
@@ -476,7 +576,15 @@ fn admin(random: &mut Random, plan: &Plan) -> Planned {
         purpose,
     };
     let text = |number: u64| number.to_string();
-    match random.below(14) {
+    match random.below(18) {
+        14 if plan.has_journal() && !plan.fsyncs.is_empty() => {
+            let fsync = plan.fsyncs[random.index(plan.fsyncs.len())].name();
+            of(&["CONFIG", "SET", "appendfsync", fsync], Purpose::Status)
+        }
+        15 | 16 if plan.has_saves => of(&["BGREWRITEAOF"], Purpose::Save),
+        17 if plan.has_saves => {
+            of(random.pick(&[&["SAVE"], &["BGSAVE"], &["BGSAVE", "SCHEDULE"]]), Purpose::Save)
+        }
         0 if plan.has_pauses => {
             let length_ms = text(random.between(1, 40));
             let mode = random.pick(&["ALL", "WRITE"]);
@@ -490,7 +598,7 @@ fn admin(random: &mut Random, plan: &Plan) -> Planned {
         3 => of(&["CLIENT", "LIST"], Purpose::Text(b"id=")),
         4 => of(&["CLIENT", "ID"], Purpose::Number(1)),
         5 => of(&["CLIENT", "INFO"], Purpose::Text(b"addr=10.0.0.1:")),
-        6 => of(&["INFO", "server"], Purpose::Text(b"redis_version")),
+        6 => of(&["INFO", "clients"], Purpose::Text(b"connected_clients")),
         7 => of(&["CONFIG", "GET", "maxclients"], Purpose::List),
         8 => of(&["CLIENT", "SETNAME", "somebody"], Purpose::Status),
         9 if !plan.has_flushes => of(&["DBSIZE"], Purpose::Number(plan.stay.len() as i64)),

@@ -1,6 +1,6 @@
 //! A few seeds, and proof that mistakes are found.
 
-use super::{run, world::Sabotage};
+use super::{faults::Sabotage, run};
 
 #[test]
 fn quick_seeds() {

@@ -9,9 +9,14 @@
 
 use std::{cmp::Ordering, collections::VecDeque};
 
-use duva_net::io::{Event, ReceiveEnd, Socket, Token};
+use duva_net::io::{Event, File, FileTask, ReceiveEnd, Socket, Token};
 
-use super::{random::Random, trace};
+use super::{
+    disk::{CoreFiles, Disk},
+    faults::{DiskPace, Faults, Sabotage},
+    random::Random,
+    trace,
+};
 
 /// The first descriptor that connections get.
 const DESCRIPTOR_MIN: usize = 10;
@@ -21,57 +26,25 @@ const TOO_MANY_FILES: i32 = 24;
 const BROKEN_PIPE: i32 = 32;
 const CONNECTION_RESET: i32 = 104;
 
-/// What the world breaks on purpose, to show that the checkers notice.
+/// How a server ends that is not told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sabotage {
-    /// A wake between two cores is lost.
-    LoseWake,
-    /// Two replies of one send change places.
-    SwapReplies,
-    /// A client's MSET is sent as two, and one of the replies swallowed.
-    SplitSets,
-    /// The last byte of a reply never arrives.
-    LoseByte,
+pub(crate) enum Crash {
+    /// It is killed; the machine goes on.
+    Kill,
+    /// The machine loses its power.
+    PowerLoss,
 }
 
-/// How often things go wrong: one in so many times; 0: never.
-#[derive(Clone, Debug)]
-pub(crate) struct Faults {
-    /// A multishot receive ends with the bytes it delivers.
-    pub(crate) unarmed: u64,
-    /// A receive finds no buffer though there is one.
-    pub(crate) no_buffers: u64,
-    /// A send completes before all of it has left.
-    pub(crate) short_send: u64,
-    /// An operation takes long.
-    pub(crate) slow: u64,
-    /// Accepting fails for want of descriptors.
-    pub(crate) accept: u64,
-    /// The wall clock jumps.
-    pub(crate) clock_jump: u64,
-    /// A core stands still for a while.
-    pub(crate) stall: u64,
-}
-
-impl Faults {
-    /// How often this seed's world fails.
-    pub(crate) fn choose(random: &mut Random) -> Self {
-        let mut rate = |rates: &[u64]| random.pick(rates);
-        Self {
-            unarmed: rate(&[0, 3, 20, 100]),
-            no_buffers: rate(&[0, 5, 50]),
-            short_send: rate(&[0, 2, 10]),
-            slow: rate(&[0, 10, 50]),
-            accept: rate(&[0, 4, 20]),
-            clock_jump: rate(&[0, 20, 200]),
-            stall: rate(&[0, 100, 1000]),
-        }
-    }
-
-    /// Nothing goes wrong any more.
-    pub(crate) fn none() -> Self {
-        Self { unarmed: 0, no_buffers: 0, short_send: 0, slow: 0, accept: 0, clock_jump: 0, stall: 0 }
-    }
+/// Whether the server is killed in the middle of a turn. What it does after that has no effect; nothing that it sends
+/// has left before the turn is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dying {
+    /// It is not.
+    No,
+    /// With its next write to a file.
+    AtNextWrite,
+    /// It was.
+    Dead,
 }
 
 /// What the server has done with its end of a connection.
@@ -167,6 +140,8 @@ pub(crate) struct Kernel {
     sends: Vec<Send>,
     /// When wakes arrive.
     wakes: Vec<u64>,
+    /// Its files.
+    pub(crate) files: CoreFiles,
     is_accepting: bool,
     accept_at_ns: u64,
     /// Whether the last accept failed: two in a row do not, so that a wait for one is bounded.
@@ -210,6 +185,10 @@ pub(crate) struct World {
     pub(crate) links: Vec<Link>,
     /// Connections with something new in their taps.
     pub(crate) tapped: Vec<usize>,
+    /// What all cores' files are on.
+    pub(crate) disk: Disk,
+    /// How fast it is.
+    disk_pace: DiskPace,
     /// The cores' kernels.
     pub(crate) kernels: Vec<Kernel>,
     /// Bytes of a receive buffer.
@@ -224,7 +203,17 @@ pub(crate) struct World {
     pub(crate) can_batch: bool,
     /// Wakes that were sent.
     pub(crate) wake_count: u64,
+    /// Whether the server is about to be killed in the middle of a turn.
+    pub(crate) dying: Dying,
+    /// Whether a sync of the running server has failed, or will.
+    pub(crate) has_sync_failed: bool,
 }
+
+/// A disk that was full is not again for so long, in nanoseconds.
+const FULL_PAUSE_NS: u64 = 3_000_000_000;
+
+/// The shortest time that a server is down, in nanoseconds: longer than the wall clock goes back by.
+const DOWN_NS_MIN: u64 = 60_000_000;
 
 /// The wall clock at the beginning, in milliseconds since the Unix epoch.
 const WALL_START_MS: i64 = 1_800_000_000_000;
@@ -232,11 +221,17 @@ const WALL_START_MS: i64 = 1_800_000_000_000;
 /// How far the wall clock may be off, in milliseconds.
 pub(crate) const WALL_OFFSET_MS_MAX: i64 = 12;
 
+/// Kernels with nothing under way.
+fn kernels(cores: usize, buffer_count: usize) -> Vec<Kernel> {
+    (0..cores).map(|_| Kernel { free_buffers: buffer_count, ..Kernel::default() }).collect()
+}
+
 impl World {
     /// A machine with `cores` cores.
     pub(crate) fn new(mut random: Random, cores: usize) -> Self {
         let buffer_count = random.pick(&[1, 2, 4, 16]);
         let faults = Faults::choose(&mut random);
+        let disk_pace = DiskPace::choose(&mut random);
         Self {
             now_ns: 1_000_000_000 + random.below(1_000_000_000),
             wall_offset_ms: 0,
@@ -245,13 +240,17 @@ impl World {
             sabotage: None,
             links: Vec::new(),
             tapped: Vec::new(),
-            kernels: (0..cores).map(|_| Kernel { free_buffers: buffer_count, ..Kernel::default() }).collect(),
+            disk: Disk::default(),
+            disk_pace,
+            kernels: kernels(cores, buffer_count),
             buffer_size_bytes: random.pick(&[64, 512, 4096, 32 << 10]),
             buffer_count,
             piece_bytes_max: random.pick(&[16, 200, 4096, 64 << 10, 64 << 10]),
             descriptors: Vec::new(),
             can_batch: random.one_in(2),
             wake_count: 0,
+            dying: Dying::No,
+            has_sync_failed: false,
             random,
         }
     }
@@ -355,6 +354,66 @@ impl World {
         }
     }
 
+    /// Gives a task to core `core`'s storage thread.
+    pub(crate) fn give_task(&mut self, core: usize, ticket: u64, task: FileTask) {
+        let has_recovered = self.now_ns >= self.disk.full_until_ns + FULL_PAUSE_NS;
+        if has_recovered && self.random.one_in(self.faults.no_space) {
+            self.disk.full_until_ns = self.now_ns + DiskPace::no_space_ns(&mut self.random);
+        }
+        let end_ns = self.now_ns + self.disk_pace.task_ns(&mut self.random, &self.faults);
+        self.kernels[core].files.give(ticket, task, end_ns);
+    }
+
+    /// The longest that a commit takes, about, in milliseconds.
+    pub(crate) fn commit_ms_max(&self) -> i64 {
+        self.disk_pace.commit_ms_max(&self.faults) as i64
+    }
+
+    /// When a sync ends that begins now, and whether it fails then.
+    pub(crate) fn sync_end(&mut self) -> (u64, bool) {
+        let end_ns = self.now_ns + self.disk_pace.sync_ns(&mut self.random, &self.faults);
+        let fails = self.random.one_in(self.faults.sync_error);
+        if fails {
+            self.has_sync_failed = true;
+        }
+        (end_ns, fails)
+    }
+
+    /// Writes to a file of core `core`, or a part of it, and the server is killed.
+    pub(crate) fn write_file(&mut self, core: usize, file: File, bytes: &[u8], offset_bytes: u64) {
+        let files = &self.kernels[core].files;
+        match self.dying {
+            Dying::No => files.write(file, bytes, offset_bytes),
+            Dying::AtNextWrite => {
+                let length = self.random.index(bytes.len() + 1);
+                files.write(file, &bytes[..length], offset_bytes);
+                self.dying = Dying::Dead;
+            }
+            Dying::Dead => {}
+        }
+    }
+
+    /// The server is killed, or the power fails: connections break, and what it had under way is done or not. After it
+    /// the machine has `cores` cores with nothing under way.
+    pub(crate) fn crash(&mut self, crash: Crash, cores: usize) {
+        let Self { disk, random, now_ns, .. } = self;
+        for kernel in self.kernels.drain(..) {
+            kernel.files.cut(disk, *now_ns, random);
+        }
+        if crash == Crash::PowerLoss {
+            disk.lose_power(random);
+        }
+        for link in self.links.iter_mut().filter(|link| link.server != ServerEnd::Closed) {
+            link.server = ServerEnd::Closed;
+            link.inbound.clear();
+        }
+        self.descriptors.clear();
+        self.dying = Dying::No;
+        self.has_sync_failed = false;
+        self.kernels = kernels(cores, self.buffer_count);
+        self.now_ns += self.random.between(DOWN_NS_MIN, 10 * DOWN_NS_MIN);
+    }
+
     fn begin_receive(
         &mut self,
         core: usize,
@@ -452,6 +511,7 @@ impl World {
             }
             !is_due
         });
+        kernel.files.advance(&mut self.disk, now_ns, &mut kernel.ready);
         self.advance_accept(&mut kernel);
         for receive in std::mem::take(&mut kernel.receives) {
             if let Some(receive) = self.advance_receive(&mut kernel, receive) {
@@ -486,7 +546,8 @@ impl World {
             let link = &self.links[self.number_of(send.socket)];
             (link.outbound < link.outbound_max || link.is_client_gone || link.is_shut).then_some(send.at_ns)
         });
-        accept.into_iter().chain(kernel.wakes.iter().copied()).chain(receives).chain(sends).min()
+        let files = kernel.files.next_ns();
+        accept.into_iter().chain(kernel.wakes.iter().copied()).chain(files).chain(receives).chain(sends).min()
     }
 
     fn advance_accept(&mut self, kernel: &mut Kernel) {
@@ -660,6 +721,9 @@ fn describe(event: &Event<Leased>) -> String {
             format!("received into memory of {}: {result:?}", connection.index)
         }
         Event::Sent { connection, result, .. } => format!("sent {result:?} on {}", connection.index),
+        Event::FileDone { ticket, result, .. } => format!("file task {ticket:#x}: {result:?}"),
+        Event::Synced { ticket, result } => format!("sync {ticket:#x}: {result:?}"),
+        Event::Written { ticket, result, .. } => format!("write and sync {ticket:#x}: {result:?}"),
         Event::Woken => "a wake".to_owned(),
     }
 }

@@ -23,19 +23,23 @@ impl CounterOperation {
     }
 }
 
-/// Checks one counter that began at 0, and that up to `unanswered` increments without a reply may have changed.
+/// Checks one counter that began at `first`, and that up to `unanswered` increments without a reply may have changed.
 ///
 /// # Errors
 /// What cannot have happened.
-pub(crate) fn check(operations: &[CounterOperation], unanswered: u64) -> Result<(), String> {
+pub(crate) fn check(operations: &[CounterOperation], first: u64, unanswered: u64) -> Result<(), String> {
     let mut values: Vec<u64> = operations.iter().filter(|one| one.increments).map(|one| one.value).collect();
     values.sort_unstable();
     if let Some(pair) = values.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(format!("two increments were both answered {}", pair[0]));
     }
-    let top = operations.iter().map(|one| one.value).max().unwrap_or(0);
-    if top > values.len() as u64 + unanswered {
-        return Err(format!("{} increments cannot reach {top}", values.len() as u64 + unanswered));
+    let top = operations.iter().map(|one| one.value).max().unwrap_or(first);
+    if top > first + values.len() as u64 + unanswered {
+        return Err(format!("{} increments cannot take {first} to {top}", values.len() as u64 + unanswered));
+    }
+    let is_below = |one: &&CounterOperation| one.value < first + u64::from(one.increments);
+    if let Some(below) = operations.iter().find(is_below) {
+        return Err(format!("it was at {first}, and then there was {below:?}"));
     }
     let mut by_reply: Vec<&CounterOperation> = operations.iter().collect();
     by_reply.sort_by_key(|one| one.replied);
@@ -76,21 +80,28 @@ mod tests {
     fn overlapping_increments_may_be_answered_in_any_order() {
         let history =
             [increment(1, 9, 2), increment(2, 8, 1), get(3, 7, 0), get(4, 6, 2), increment(10, 11, 3)];
-        assert_eq!(check(&history, 0), Ok(()));
+        assert_eq!(check(&history, 0, 0), Ok(()));
     }
 
     #[test]
     fn increments_without_a_reply_leave_gaps() {
-        assert_eq!(check(&[increment(1, 2, 2)], 1), Ok(()));
-        assert!(check(&[increment(1, 2, 2)], 0).is_err());
+        assert_eq!(check(&[increment(1, 2, 2)], 0, 1), Ok(()));
+        assert!(check(&[increment(1, 2, 2)], 0, 0).is_err());
     }
 
     #[test]
     fn wrong_histories_are_refused() {
-        assert!(check(&[increment(1, 2, 1), increment(3, 4, 1)], 5).is_err(), "twice the same");
-        assert!(check(&[increment(1, 2, 2), increment(3, 4, 1)], 5).is_err(), "back in time");
-        assert!(check(&[increment(1, 2, 1), get(3, 4, 0)], 5).is_err(), "a stale read");
-        assert!(check(&[get(1, 2, 1), increment(3, 4, 1)], 5).is_err(), "a read of the future");
-        assert!(check(&[get(1, 2, 1), get(3, 4, 0), increment(1, 9, 1)], 5).is_err(), "reads go back");
+        assert!(check(&[increment(1, 2, 1), increment(3, 4, 1)], 0, 5).is_err(), "twice the same");
+        assert!(check(&[increment(1, 2, 2), increment(3, 4, 1)], 0, 5).is_err(), "back in time");
+        assert!(check(&[increment(1, 2, 1), get(3, 4, 0)], 0, 5).is_err(), "a stale read");
+        assert!(check(&[get(1, 2, 1), increment(3, 4, 1)], 0, 5).is_err(), "a read of the future");
+        assert!(check(&[get(1, 2, 1), get(3, 4, 0), increment(1, 9, 1)], 0, 5).is_err(), "reads go back");
+    }
+    #[test]
+    fn a_counter_goes_on_from_where_it_was() {
+        assert_eq!(check(&[get(1, 2, 7), increment(3, 4, 8)], 7, 0), Ok(()));
+        assert!(check(&[increment(1, 2, 7)], 7, 0).is_err(), "an increment is lost");
+        assert!(check(&[get(1, 2, 6)], 7, 0).is_err(), "an increment is lost");
+        assert!(check(&[get(1, 2, 9)], 7, 1).is_err(), "an increment was counted twice");
     }
 }

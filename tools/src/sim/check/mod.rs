@@ -5,6 +5,8 @@
 //! so that it cannot have been executed before, and `replied` is when the last byte of its reply left the server.
 
 pub(crate) mod counter;
+pub(crate) mod history;
+pub(crate) mod loss;
 pub(crate) mod model;
 pub(crate) mod register;
 pub(crate) mod token;

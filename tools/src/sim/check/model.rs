@@ -14,18 +14,21 @@ pub(crate) type Window = (i64, i64);
 const STATES_MAX: usize = 512;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Value {
-    bytes: Rc<Vec<u8>>,
+pub(super) struct Value {
+    pub(super) bytes: Rc<Vec<u8>>,
     /// When it expires.
-    deadline: Option<Window>,
+    pub(super) deadline: Option<Window>,
 }
 
-type State = BTreeMap<Vec<u8>, Value>;
+/// What there is.
+pub(super) type State = BTreeMap<Rc<[u8]>, Value>;
 
 /// The keys of one client.
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     states: Vec<State>,
+    /// The keys that the last request changed, if it did what its reply says.
+    changed: Vec<Rc<[u8]>>,
 }
 
 /// What the reply must be.
@@ -40,7 +43,39 @@ enum Expected {
 impl Model {
     /// No keys.
     pub(crate) fn new() -> Self {
-        Self { states: vec![State::new()] }
+        Self::of(vec![State::new()])
+    }
+
+    /// These states are possible.
+    pub(super) fn of(states: Vec<State>) -> Self {
+        Self { states, changed: Vec::new() }
+    }
+
+    /// The states that are possible.
+    pub(super) fn states(&self) -> &[State] {
+        &self.states
+    }
+
+    /// The keys that the last request changed, if it did what its reply says, or was executed at all.
+    pub(super) fn changed(&self) -> &[Rc<[u8]>] {
+        &self.changed
+    }
+
+    /// Takes a request that was perhaps executed, within `window`: from here on the states if it was.
+    pub(super) fn assume(&mut self, arguments: &[Vec<u8>], window: Window) {
+        let mut next: Vec<State> = Vec::new();
+        self.changed.clear();
+        for state in std::mem::take(&mut self.states) {
+            for mut branch in expire(state, keys_of(arguments), window) {
+                let before = branch.clone();
+                execute(&mut branch, arguments, window);
+                self.note_changes(arguments, &before, &branch);
+                if !next.contains(&branch) {
+                    next.push(branch);
+                }
+            }
+        }
+        self.states = next;
     }
 
     /// Takes a request that was executed within `window`, and checks its reply.
@@ -55,10 +90,13 @@ impl Model {
     ) -> Result<(), String> {
         let mut next: Vec<State> = Vec::new();
         let mut expectations = Vec::new();
+        self.changed.clear();
         for state in std::mem::take(&mut self.states) {
             for mut branch in expire(state, keys_of(arguments), window) {
+                let before = branch.clone();
                 let expected = execute(&mut branch, arguments, window);
                 if expected.allows(reply) {
+                    self.note_changes(arguments, &before, &branch);
                     if !next.contains(&branch) {
                         next.push(branch);
                     }
@@ -76,6 +114,14 @@ impl Model {
         }
         self.states = next;
         Ok(())
+    }
+
+    fn note_changes(&mut self, arguments: &[Vec<u8>], before: &State, after: &State) {
+        for key in keys_of(arguments) {
+            if before.get(key) != after.get(key) && !self.changed.iter().any(|changed| **changed == *key) {
+                self.changed.push(key.into());
+            }
+        }
     }
 }
 
@@ -98,7 +144,8 @@ impl Expected {
     }
 }
 
-fn keys_of(arguments: &[Vec<u8>]) -> Vec<&[u8]> {
+/// The keys that a request names.
+pub(super) fn keys_of(arguments: &[Vec<u8>]) -> Vec<&[u8]> {
     let rest = &arguments[1..];
     let keys = match &arguments[0][..] {
         b"MSET" | b"MSETNX" => rest.iter().step_by(2).collect::<Vec<_>>(),
@@ -133,7 +180,8 @@ fn expire(state: State, keys: Vec<&[u8]>, window: Window) -> Vec<State> {
 }
 
 fn execute(state: &mut State, arguments: &[Vec<u8>], window: Window) -> Expected {
-    let argument = |index: usize| -> &Vec<u8> { &arguments[index] };
+    let argument = |index: usize| -> &[u8] { &arguments[index] };
+    let named = |index: usize| -> Rc<[u8]> { arguments[index][..].into() };
     let plain = |bytes: &[u8]| Value { bytes: Rc::new(bytes.to_vec()), deadline: None };
     let bulk = |value: Option<&Value>| value.map_or(Reply::Nil, |value| Reply::Bulk(value.bytes.to_vec()));
     let exactly = |reply| Expected::Exactly(reply);
@@ -141,30 +189,30 @@ fn execute(state: &mut State, arguments: &[Vec<u8>], window: Window) -> Expected
     let rest = &arguments[1..];
     match &arguments[0][..] {
         b"SET" => {
-            state.insert(argument(1).clone(), plain(argument(2)));
+            state.insert(named(1), plain(argument(2)));
             exactly(Reply::ok())
         }
         b"SETNX" => {
             let is_new = !state.contains_key(argument(1));
             if is_new {
-                state.insert(argument(1).clone(), plain(argument(2)));
+                state.insert(named(1), plain(argument(2)));
             }
             count(usize::from(is_new))
         }
         b"GETSET" => {
-            let old = state.insert(argument(1).clone(), plain(argument(2)));
+            let old = state.insert(named(1), plain(argument(2)));
             exactly(bulk(old.as_ref()))
         }
         b"GET" => exactly(bulk(state.get(argument(1)))),
         b"GETDEL" => exactly(bulk(state.remove(argument(1)).as_ref())),
         b"STRLEN" => count(state.get(argument(1)).map_or(0, |value| value.bytes.len())),
         b"APPEND" => {
-            let value = state.entry(argument(1).clone()).or_insert_with(|| plain(b""));
+            let value = state.entry(named(1)).or_insert_with(|| plain(b""));
             Rc::make_mut(&mut value.bytes).extend_from_slice(argument(2));
             count(value.bytes.len())
         }
         b"INCR" => {
-            let value = state.entry(argument(1).clone()).or_insert_with(|| plain(b"0"));
+            let value = state.entry(named(1)).or_insert_with(|| plain(b"0"));
             match number(&value.bytes).and_then(|number| number.checked_add(1)) {
                 Some(number) => {
                     value.bytes = Rc::new(number.to_string().into_bytes());
@@ -173,15 +221,15 @@ fn execute(state: &mut State, arguments: &[Vec<u8>], window: Window) -> Expected
                 None => Expected::Error("ERR "),
             }
         }
-        b"DEL" => count(rest.iter().filter(|key| state.remove(*key).is_some()).count()),
-        b"EXISTS" => count(rest.iter().filter(|key| state.contains_key(*key)).count()),
-        b"MGET" => exactly(Reply::Array(rest.iter().map(|key| bulk(state.get(key))).collect())),
+        b"DEL" => count(rest.iter().filter(|key| state.remove(&key[..]).is_some()).count()),
+        b"EXISTS" => count(rest.iter().filter(|key| state.contains_key(&key[..])).count()),
+        b"MGET" => exactly(Reply::Array(rest.iter().map(|key| bulk(state.get(&key[..]))).collect())),
         b"MSET" => {
             set_all(state, rest);
             exactly(Reply::ok())
         }
         b"MSETNX" => {
-            let is_free = rest.iter().step_by(2).all(|key| !state.contains_key(key));
+            let is_free = rest.iter().step_by(2).all(|key| !state.contains_key(&key[..]));
             if is_free {
                 set_all(state, rest);
             }
@@ -189,7 +237,7 @@ fn execute(state: &mut State, arguments: &[Vec<u8>], window: Window) -> Expected
         }
         b"RENAME" => match state.remove(argument(1)) {
             Some(value) => {
-                state.insert(argument(2).clone(), value);
+                state.insert(named(2), value);
                 exactly(Reply::ok())
             }
             None => Expected::Error("ERR no such key"),
@@ -199,7 +247,7 @@ fn execute(state: &mut State, arguments: &[Vec<u8>], window: Window) -> Expected
             match state.get(argument(1)).cloned() {
                 Some(value) if is_free => {
                     state.remove(argument(1));
-                    state.insert(argument(2).clone(), value);
+                    state.insert(named(2), value);
                     count(1)
                 }
                 Some(_) => count(0),
@@ -210,7 +258,7 @@ fn execute(state: &mut State, arguments: &[Vec<u8>], window: Window) -> Expected
             let may = arguments.len() > 3 || !state.contains_key(argument(2));
             match state.get(argument(1)).cloned() {
                 Some(value) if may => {
-                    state.insert(argument(2).clone(), value);
+                    state.insert(named(2), value);
                     count(1)
                 }
                 _ => count(0),
@@ -249,7 +297,7 @@ fn execute(state: &mut State, arguments: &[Vec<u8>], window: Window) -> Expected
 
 fn set_all(state: &mut State, pairs: &[Vec<u8>]) {
     for pair in pairs.chunks_exact(2) {
-        state.insert(pair[0].clone(), Value { bytes: Rc::new(pair[1].clone()), deadline: None });
+        state.insert(pair[0][..].into(), Value { bytes: Rc::new(pair[1].clone()), deadline: None });
     }
 }
 

@@ -10,6 +10,17 @@ use crate::sim::resp::Reply;
 /// Which token is missing or there twice.
 pub(crate) fn check_places(reply: &Reply, count: usize) -> Result<(), String> {
     let Reply::Array(places) = reply else { return Err(format!("MGET was answered {}", reply.shown())) };
+    match found(places, count)?.iter().position(|is_there| !is_there) {
+        Some(number) => Err(format!("{} is lost: {}", name(number).escape_ascii(), reply.shown())),
+        None => Ok(()),
+    }
+}
+
+/// Which of `count` tokens are in these places.
+///
+/// # Errors
+/// Which token is there twice, or what is none.
+pub(crate) fn found(places: &[Reply], count: usize) -> Result<Vec<bool>, String> {
     let mut seen: BTreeMap<&[u8], usize> = BTreeMap::new();
     for place in places {
         match place {
@@ -18,16 +29,13 @@ pub(crate) fn check_places(reply: &Reply, count: usize) -> Result<(), String> {
             other => return Err(format!("a place holds {}", other.shown())),
         }
     }
+    let shown = || Reply::Array(places.to_vec()).shown();
     if let Some((token, times)) = seen.iter().find(|(_, times)| **times > 1) {
-        return Err(format!("{} is in {times} places: {}", token.escape_ascii(), reply.shown()));
+        return Err(format!("{} is in {times} places: {}", token.escape_ascii(), shown()));
     }
-    for number in 0..count {
-        let token = name(number);
-        if !seen.contains_key(&token[..]) {
-            return Err(format!("{} is lost: {}", token.escape_ascii(), reply.shown()));
-        }
-    }
-    if seen.len() == count { Ok(()) } else { Err(format!("unknown tokens: {}", reply.shown())) }
+    let is_there: Vec<bool> = (0..count).map(|number| seen.contains_key(&name(number)[..])).collect();
+    let known = is_there.iter().filter(|is_there| **is_there).count();
+    if seen.len() == known { Ok(is_there) } else { Err(format!("unknown tokens: {}", shown())) }
 }
 
 /// Token `number`.

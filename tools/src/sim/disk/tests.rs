@@ -1,0 +1,164 @@
+//! The simulated disk beside a real one, and what crashes leave.
+
+use std::{env, fs, process};
+
+use duva_net::{
+    files::Storage,
+    io::{Io, Wait},
+    ring::{Ring, RingOptions, WakeHandle},
+};
+
+use super::{
+    task::{BAD_DESCRIPTOR, EXISTS, NO_ENTRY},
+    *,
+};
+
+/// Tasks that succeed and fail in every way that this disk knows, with the names under `base`.
+fn tasks(base: &Path) -> Vec<FileTask> {
+    let path = |name: &str| base.join(name);
+    let prepare = |file, name, length_bytes, recycle: Option<&str>| FileTask::Prepare {
+        file: File(file),
+        path: path(name),
+        length_bytes,
+        recycle: recycle.map(path),
+        is_written: true,
+    };
+    let create = |file, name| FileTask::Create { file: File(file), path: path(name) };
+    let append = |file, bytes: &str| FileTask::Append { file: File(file), bytes: bytes.into() };
+    let publish = |file, from, to| FileTask::Publish { file: File(file), from: path(from), to: path(to) };
+    let replace = |name, bytes: &str| FileTask::Replace { path: path(name), bytes: bytes.into() };
+    let remove = |names: &[&str]| FileTask::Remove { paths: names.iter().map(|name| path(name)).collect() };
+    vec![
+        prepare(0, "a", 100, None),
+        prepare(1, "a", 100, None),
+        prepare(1, "b", 200, Some("missing")),
+        replace("old", "what was there"),
+        prepare(1, "b", 20, Some("old")),
+        replace("old", "what was there"),
+        prepare(2, "c", 8, Some("old")),
+        create(3, "d.part"),
+        append(3, "one "),
+        append(3, "two"),
+        append(4, "nowhere"),
+        publish(4, "d.part", "d"),
+        replace("d", "replaced"),
+        publish(3, "d.part", "d"),
+        append(3, "closed"),
+        create(3, "e.tmp"),
+        append(3, "begun anew"),
+        FileTask::Close { file: File(3) },
+        create(3, "e.tmp"),
+        append(3, "shorter"),
+        create(4, "f.tmp"),
+        FileTask::Discard { file: File(4), path: path("f.tmp") },
+        FileTask::Discard { file: File(5), path: path("missing") },
+        FileTask::Close { file: File(5) },
+        remove(&["c", "missing"]),
+        FileTask::Close { file: File(2) },
+        prepare(2, "c", 5, None),
+    ]
+}
+
+/// How every task ended, and the files that there are then.
+type Outcome = (Vec<(u64, Result<(), i32>)>, BTreeMap<PathBuf, Vec<u8>>);
+
+fn simulated(base: &Path) -> Outcome {
+    let (mut disk, mut files, mut ready) = (Disk::default(), CoreFiles::default(), VecDeque::new());
+    for (number, task) in (0..).zip(tasks(base)) {
+        // Later tasks would end earlier, by themselves.
+        files.give(number, task, 1000 - number);
+    }
+    while let Some(next_ns) = files.next_ns() {
+        files.advance(&mut disk, next_ns, &mut ready);
+    }
+    files.write(File(0), b"written", 96);
+    let ends = ready.into_iter().map(|event| match event {
+        Event::FileDone { ticket, result, .. } => (ticket, result),
+        other => panic!("{other:?}"),
+    });
+    let contents = disk.names.into_iter().map(|(path, content)| (path, content.borrow().shown().to_vec()));
+    (ends.collect(), contents.collect())
+}
+
+fn real(base: &Path) -> Outcome {
+    fs::create_dir(base).expect("the directory is new");
+    let wake = WakeHandle::new().expect("there is a descriptor");
+    let mut ring = Ring::new(RingOptions {
+        submission_entries: 8,
+        completion_entries: 64,
+        buffer_count: 2,
+        buffer_size_bytes: 4096,
+        listeners: Vec::new(),
+        storage: Storage::start(0, wake.clone()).expect("there is a thread"),
+        wake,
+        worker_cpus: None,
+    })
+    .expect("there is a ring");
+    let tasks = tasks(base);
+    let count = tasks.len();
+    for (number, task) in (0..).zip(tasks) {
+        ring.file_task(number, task);
+    }
+    let mut ends = Vec::new();
+    while ends.len() < count {
+        ring.turn(Wait::Block { events: 1, timeout: None });
+        while let Some(event) = ring.next_event() {
+            if let Event::FileDone { ticket, result, .. } = event {
+                ends.push((ticket, result));
+            }
+        }
+    }
+    assert_eq!(ring.write_file(File(0), b"written", 96), Ok(()));
+    let contents = fs::read_dir(base)
+        .expect("the directory is there")
+        .map(|entry| entry.expect("it can be read").path())
+        .map(|path| (path.clone(), fs::read(path).expect("it can be read")))
+        .collect();
+    fs::remove_dir_all(base).expect("it can be removed");
+    (ends, contents)
+}
+
+#[test]
+fn the_simulated_disk_does_what_a_real_one_does() {
+    let base = env::temp_dir().join(format!("duva-sim-disk-{}", process::id()));
+    let (expected, expected_files) = real(&base);
+    let (ends, files) = simulated(&base);
+    assert_eq!(ends, expected);
+    assert_eq!(files, expected_files);
+    let names: Vec<_> = files.keys().filter_map(|path| path.file_name()?.to_str()).collect();
+    assert_eq!(names, ["a", "b", "c", "d", "e.tmp"]);
+    assert_eq!(files[&base.join("d")], b"one two");
+    assert_eq!(files[&base.join("b")], b"what was there\0\0\0\0\0\0");
+    let failed: Vec<_> = ends.iter().filter_map(|&(ticket, result)| Some((ticket, result.err()?))).collect();
+    assert_eq!(
+        failed,
+        [(1, EXISTS), (2, NO_ENTRY), (10, BAD_DESCRIPTOR), (11, BAD_DESCRIPTOR), (14, BAD_DESCRIPTOR)]
+    );
+}
+
+#[test]
+fn a_sync_ends_in_its_time_with_its_buffer() {
+    let (mut disk, mut files, mut ready) = (Disk::default(), CoreFiles::default(), VecDeque::new());
+    let (file, path) = (File(0), PathBuf::from("a"));
+    files.give(
+        0,
+        FileTask::Prepare { file, path: path.clone(), length_bytes: 4, recycle: None, is_written: true },
+        10,
+    );
+    files.advance(&mut disk, 9, &mut ready);
+    assert!(ready.is_empty());
+    files.advance(&mut disk, 10, &mut ready);
+    assert!(matches!(ready.pop_front(), Some(Event::FileDone { ticket: 0, result: Ok(()), .. })));
+    files.begin_sync(1, file, 30, false);
+    files.begin_write(2, file, b"wxyz".to_vec(), 2, 20);
+    assert_eq!(files.next_ns(), Some(20));
+    files.advance(&mut disk, 20, &mut ready);
+    let Some(Event::Written { ticket: 2, buffer, result: Ok(()) }) = ready.pop_front() else {
+        panic!("the write is over")
+    };
+    assert_eq!(buffer, b"wxyz");
+    assert_eq!(disk.names[&path].borrow().shown(), b"\0\0wxyz");
+    files.advance(&mut disk, 30, &mut ready);
+    assert!(matches!(ready.pop_front(), Some(Event::Synced { ticket: 1, result: Ok(()) })));
+    assert_eq!((files.next_ns(), ready.len()), (None, 0));
+}
