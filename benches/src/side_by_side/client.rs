@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     failure::{During, Failure, Result},
-    process::pinned,
+    process::{pinned, yielding},
     server::{Server, beside_this},
 };
 
@@ -61,26 +61,22 @@ impl Clients {
     /// Runs `duva-load` with `options`; a wrong reply is a failure.
     pub(crate) fn duva_load(&self, server: &Server, options: &str) -> Result<Measured> {
         let mut command = self.duva_load_command(server, options);
-        let text = run(&mut command, &server.name)?;
-        let unread = || Failure::new(format!("{}: duva-load {options} printed {text}", server.name));
-        let json: serde_json::Value = serde_json::from_str(&text).map_err(|_| unread())?;
-        let number = |value: &serde_json::Value| value.as_f64().ok_or_else(unread);
-        let latency = &json["latency_ns"];
-        Ok(Measured {
-            requests: number(&json["requests"])? as u64,
-            requests_per_second: number(&json["requests_per_second"])?,
-            p50_us: number(&latency["p50"])? / 1e3,
-            p99_us: number(&latency["p99"])? / 1e3,
-            p999_us: number(&latency["p99_9"])? / 1e3,
-            max_us: number(&latency["max"])? / 1e3,
-            max_at_s: Some(number(&latency["max_at_s"])?),
-            missing: Some(number(&json["missing"])? as u64),
-        })
+        tally(&run(&mut command, &server.name)?, &server.name)
     }
 
     /// Starts `duva-load` with `options`, to be ended by [`Background::finish`].
     pub(crate) fn duva_load_in_background(&self, server: &Server, options: &str) -> Result<Background> {
+        self.begin(self.duva_load_command(server, options), server)
+    }
+
+    /// The same, on what others leave of the CPU: another client is not measured later than its reply came.
+    pub(crate) fn duva_load_in_leisure(&self, server: &Server, options: &str) -> Result<Background> {
         let mut command = self.duva_load_command(server, options);
+        yielding(&mut command);
+        self.begin(command, server)
+    }
+
+    fn begin(&self, mut command: Command, server: &Server) -> Result<Background> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = command.spawn().during(|| format!("starting {}", self.duva_load.display()))?;
         Ok(Background { child, name: server.name.clone() })
@@ -113,17 +109,23 @@ impl Background {
         Ok(line)
     }
 
-    /// Ends its standard input and waits until it has ended well.
-    pub(crate) fn finish(mut self) -> Result<()> {
+    /// Ends its standard input, waits until it has ended well, and returns what it measured.
+    pub(crate) fn measured(self) -> Result<Measured> {
+        let name = self.name.clone();
+        tally(&self.finish()?, &name)
+    }
+
+    /// Ends its standard input and waits until it has ended well. Returns what it printed last.
+    pub(crate) fn finish(mut self) -> Result<String> {
         drop(self.child.stdin.take());
         let mut rest = String::new();
         let output = self.child.stdout.as_mut().expect("standard output is a pipe");
         output.read_to_string(&mut rest).during(|| "reading from duva-load".into())?;
         let status = self.child.wait().during(|| "waiting for duva-load".into())?;
         if status.success() {
-            return Ok(());
+            return Ok(rest);
         }
-        Err(Failure::new(format!("{}: duva-load failed with {status}", self.name)))
+        Err(Failure::new(format!("{}: duva-load failed with {status}: {rest}", self.name)))
     }
 }
 
@@ -144,6 +146,24 @@ fn run(command: &mut Command, server: &str) -> Result<String> {
         return Err(Failure::new(format!("{server}: {program} failed with {status}:\n{text}{errors}")));
     }
     Ok(text)
+}
+
+/// Reads what `duva-load --json` prints of a load.
+fn tally(text: &str, server: &str) -> Result<Measured> {
+    let unread = || Failure::new(format!("{server}: duva-load printed {text}"));
+    let json: serde_json::Value = serde_json::from_str(text).map_err(|_| unread())?;
+    let number = |value: &serde_json::Value| value.as_f64().ok_or_else(unread);
+    let latency = &json["latency_ns"];
+    Ok(Measured {
+        requests: number(&json["requests"])? as u64,
+        requests_per_second: number(&json["requests_per_second"])?,
+        p50_us: number(&latency["p50"])? / 1e3,
+        p99_us: number(&latency["p99"])? / 1e3,
+        p999_us: number(&latency["p99_9"])? / 1e3,
+        max_us: number(&latency["max"])? / 1e3,
+        max_at_s: Some(number(&latency["max_at_s"])?),
+        missing: Some(number(&json["missing"])? as u64),
+    })
 }
 
 /// Reads what `redis-benchmark` prints for one test. It has no p99.9, but a percentile just above.

@@ -103,7 +103,7 @@ struct Observed {
 
 fn observe(settings: &Settings, kind: &Kind, count: u64) -> Result<Observed> {
     let clients = &settings.clients;
-    let server = Server::start(kind, settings.server_cpu)?;
+    let server = Server::start(kind, settings)?;
     let mut connection = server.connect()?;
     clients.duva_load(&server, "--fill 100000 --prefix liv: --pipeline 16")?;
     let mut look = || {

@@ -41,7 +41,7 @@ pub(crate) fn run(settings: &Settings, report: &mut Report, kinds: &[Kind], one_
 }
 
 fn passes(settings: &Settings, kind: &Kind, options: &str, table: &mut Table) -> Result<()> {
-    let server = Server::start(kind, settings.server_cpu)?;
+    let server = Server::start(kind, settings)?;
     for pass in ["growing", "overwriting"] {
         let before = server.usage()?;
         let measured = settings.clients.duva_load(&server, options)?;

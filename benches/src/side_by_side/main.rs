@@ -5,15 +5,20 @@
 //! their range, and ratios of paired rounds, because absolute rates move from run to run. `benches/README.md` says what
 //! each mode shows.
 
+mod background_save;
+mod beside;
 mod client;
 mod connection;
+mod directory;
 mod expire;
 mod failure;
 mod growth;
+mod journal_sync;
 mod memory;
 mod options;
 mod process;
 mod report;
+mod restart;
 mod rows;
 mod server;
 mod statistics;
@@ -21,6 +26,7 @@ mod throughput;
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -37,12 +43,21 @@ struct Settings {
     server_cpu: usize,
     client_cpu: usize,
     clients: Clients,
+    /// Where servers have their directories.
+    directory: PathBuf,
+    /// Keys that `--restart` and `--bgsave` use, if not the usual number.
+    keys: Option<u64>,
 }
 
 impl Settings {
     /// The usual `count` by the scale asked for.
     fn scaled(&self, count: u64) -> u64 {
         ((count as f64 * self.scale) as u64).max(1)
+    }
+
+    /// How many keys are loaded by the modes that need many.
+    fn many_keys(&self) -> u64 {
+        self.keys.unwrap_or_else(|| self.scaled(10_000_000))
     }
 }
 
@@ -56,7 +71,7 @@ fn main() -> ExitCode {
         }
     };
     let done = match asked {
-        Asked::Help => print(HELP),
+        Asked::Help => print(&format!("{HELP}{}", rows::names())),
         Asked::List => print(&list(&known)),
         Asked::Measure(options) => measure(&options),
     };
@@ -78,6 +93,8 @@ fn measure(options: &Options) -> Result<()> {
         server_cpu: options.server_cpu,
         client_cpu: options.client_cpu,
         clients: Clients::on_cpu(options.client_cpu),
+        directory: directory::root(&options.directory, options.needs_disk())?,
+        keys: options.keys,
     };
     let mut report = Report::new(options.output.as_deref())?;
     let (settings, kinds) = (&settings, options.servers.as_slice());
@@ -93,6 +110,9 @@ fn measure(options: &Options) -> Result<()> {
             Mode::Idle => memory::idle(settings, report, kinds)?,
             Mode::Growth { one_slot } => growth::run(settings, report, kinds, one_slot)?,
             Mode::Expire => expire::run(settings, report, kinds)?,
+            Mode::Restart => restart::run(settings, report, kinds)?,
+            Mode::BackgroundSave => background_save::run(settings, report, kinds)?,
+            Mode::JournalSync => journal_sync::run(settings, report)?,
         }
     }
     report.finish()
@@ -100,11 +120,13 @@ fn measure(options: &Options) -> Result<()> {
 
 fn list(kinds: &[Kind]) -> String {
     let rows = rows::all();
-    let row = |row: &rows::Row| format!("{:10} {:10} {}\n", row.name, row.group, row.options(1.0));
+    let row = |row: &rows::Row| {
+        format!("{:23} {:11} {:30} {}\n", row.name, row.group, row.field.to_string(), row.options(1.0))
+    };
     let server = |kind: &Kind| format!("{:10} {} {}\n", kind.name, kind.program.display(), kind.arguments);
     let rows: String = rows.iter().map(row).collect();
     let servers: String = kinds.iter().map(server).collect();
-    format!("ROWS (name, group, the client's options):\n{rows}\nSERVERS:\n{servers}")
+    format!("ROWS (name, group, servers, the client's options):\n{rows}\nSERVERS:\n{servers}")
 }
 
 fn print(text: &str) -> Result<()> {

@@ -40,7 +40,7 @@ pub(crate) fn keys(settings: &Settings, report: &mut Report, kinds: &[Kind]) -> 
 }
 
 fn fill(settings: &Settings, kind: &Kind, count: u64) -> Result<[String; 5]> {
-    let server = Server::start(kind, settings.server_cpu)?;
+    let server = Server::start(kind, settings)?;
     let mut connection = server.connect()?;
     // What a server keeps for I/O is not what a key costs.
     settings.clients.duva_load(&server, "--op get --requests 100000 --connections 4 --pipeline 64")?;
@@ -82,7 +82,7 @@ pub(crate) fn idle(settings: &Settings, report: &mut Report, kinds: &[Kind]) -> 
 }
 
 fn hold(settings: &Settings, kind: &Kind, count: u64) -> Result<[String; 5]> {
-    let server = Server::start(kind, settings.server_cpu)?;
+    let server = Server::start(kind, settings)?;
     let resident_before = server.resident_bytes()?;
     let mut client = settings.clients.duva_load_in_background(&server, &format!("--idle {count}"))?;
     client.first_line()?;
@@ -91,7 +91,7 @@ fn hold(settings: &Settings, kind: &Kind, count: u64) -> Result<[String; 5]> {
     pass(IDLE);
     let usage = server.usage()?.since(before);
     let resident = server.resident_bytes()?;
-    client.finish()?;
+    client.finish().map(drop)?;
     let grown = (resident as f64 - resident_before as f64) / count as f64;
     let percent = usage.cpu_ns as f64 / IDLE.as_nanos() as f64 * 100.0;
     eprintln!("idle {}: {grown:.0} bytes/connection, {percent:.3} % CPU", kind.name);

@@ -22,14 +22,19 @@ MODES (the rows' throughput, latency and CPU if none is given):
     --growth            slowest replies while the keyspace grows from 0 to 10M keys
     --growth-tag        the same with all keys under one hash tag, hence in one slot
     --expire            other traffic while 1M keys expire in the same second, and when their memory is back
-    --all               every mode but --cores
+    --restart           from exec to the first PONG with 10M keys, from journals, snapshots, AOF and RDB
+    --bgsave            latencies and memory while 10M keys are saved under 50,000 requests a second
+    --journal-sync      ways to write and sync a journal's block, without any server
+    --all               every mode but --cores and --journal-sync
 
 OPTIONS:
     --servers NAMES     servers by name, the first one being compared with the others  [duva, redis, all in PEER_*]
     --rounds N          rounds, alternating between the servers                         [9]
+    --keys N            keys of --restart and --bgsave                          [10000000]
     --scale FACTOR      times the usual number of requests, keys and connections        [1]
     --server-cpu N      (first) CPU of the servers                                      [0]
     --client-cpu N      CPU of the clients                                              [1]
+    --dir DIRECTORY     where servers have their directories; not a tmpfs       [target/side-by-side]
     --output FILE       append the Markdown tables to a file, too
     --list              print the rows and the servers
     -h, --help          this text
@@ -37,7 +42,8 @@ OPTIONS:
 ENVIRONMENT:
     DUVA_SERVER, REDIS_SERVER, REDIS_BENCHMARK, DUVA_LOAD    programs to use instead of the usual ones
     PEER_X=PROGRAM                                           another server, called x
-    PEER_X_ARGS=ARGUMENTS                                    its arguments; {port}, {dir}, {cores}, {cpus} are replaced
+    PEER_X_ARGS=ARGUMENTS                                    its arguments; {port}, {dir}, {cores}, {cpus} are replaced,
+                                                             and {persistence} by Redis's options for it
 ";
 
 /// What is to be measured.
@@ -49,6 +55,9 @@ pub(crate) enum Mode {
     Idle,
     Growth { one_slot: bool },
     Expire,
+    Restart,
+    BackgroundSave,
+    JournalSync,
 }
 
 #[derive(Debug, PartialEq)]
@@ -61,7 +70,20 @@ pub(crate) struct Options {
     pub(crate) scale: f64,
     pub(crate) server_cpu: usize,
     pub(crate) client_cpu: usize,
+    pub(crate) directory: PathBuf,
+    pub(crate) keys: Option<u64>,
     pub(crate) output: Option<PathBuf>,
+}
+
+impl Options {
+    /// Whether anything is measured that a disk is part of.
+    pub(crate) fn needs_disk(&self) -> bool {
+        self.modes.iter().any(|mode| match mode {
+            Mode::Rows | Mode::Cores(_) => self.rows.iter().any(|row| row.field.needs_disk()),
+            Mode::Memory | Mode::Idle | Mode::Growth { .. } | Mode::Expire => false,
+            Mode::Restart | Mode::BackgroundSave | Mode::JournalSync => true,
+        })
+    }
 }
 
 /// What a command line asks for.
@@ -83,6 +105,8 @@ impl Asked {
             scale: 1.0,
             server_cpu: 0,
             client_cpu: 1,
+            directory: "target/side-by-side".into(),
+            keys: None,
             output: None,
         };
         let mut rows_named = false;
@@ -105,6 +129,9 @@ impl Asked {
                 "--growth" => options.modes.push(Mode::Growth { one_slot: false }),
                 "--growth-tag" => options.modes.push(Mode::Growth { one_slot: true }),
                 "--expire" => options.modes.push(Mode::Expire),
+                "--restart" => options.modes.push(Mode::Restart),
+                "--bgsave" => options.modes.push(Mode::BackgroundSave),
+                "--journal-sync" => options.modes.push(Mode::JournalSync),
                 "--all" => options.modes.extend([
                     Mode::Rows,
                     Mode::Memory,
@@ -112,12 +139,16 @@ impl Asked {
                     Mode::Growth { one_slot: false },
                     Mode::Growth { one_slot: true },
                     Mode::Expire,
+                    Mode::Restart,
+                    Mode::BackgroundSave,
                 ]),
                 "--servers" => options.servers = select(known, &value()?)?,
                 "--rounds" => options.rounds = at_least(&option, &value()?, 1)?,
                 "--scale" => options.scale = at_least(&option, &value()?, 0.000_001)?,
                 "--server-cpu" => options.server_cpu = at_least(&option, &value()?, 0)?,
                 "--client-cpu" => options.client_cpu = at_least(&option, &value()?, 0)?,
+                "--dir" => options.directory = value()?.into(),
+                "--keys" => options.keys = Some(at_least(&option, &value()?, 1)?),
                 "--output" => options.output = Some(value()?.into()),
                 _ => return Err(Failure::new(format!("unknown option {option}; see --help"))),
             }
@@ -160,9 +191,7 @@ mod tests {
     use super::*;
 
     fn kinds() -> Vec<Kind> {
-        ["duva", "redis", "kevy"]
-            .map(|name| Kind { name: name.into(), program: name.into(), arguments: String::new(), cores: 1 })
-            .into()
+        ["duva", "redis", "kevy"].map(|name| Kind { arguments: String::new(), ..Kind::plain(name) }).into()
     }
 
     fn options(line: &str) -> Options {
@@ -189,6 +218,10 @@ mod tests {
         assert_eq!(options("--memory --rows get-p1").modes, [Mode::Rows, Mode::Memory]);
         let cores = options("--cores 2 --rows get-p1");
         assert_eq!((cores.modes, cores.rows.len()), (vec![Mode::Cores(2)], 1));
+        let saving = options("--restart --bgsave --keys 5000 --dir /x");
+        assert_eq!(saving.modes, [Mode::Restart, Mode::BackgroundSave]);
+        assert!(saving.needs_disk() && !options("--memory").needs_disk());
+        assert_eq!((saving.keys, saving.directory), (Some(5000), "/x".into()));
     }
 
     #[test]
@@ -197,6 +230,7 @@ mod tests {
             ("--servers duva,x", "PEER_X"),
             ("--rows get-p2", "get-p2"),
             ("--rounds 0", "--rounds"),
+            ("--keys 0", "--keys"),
             ("--scale", "--scale"),
             ("fast", "fast"),
         ] {

@@ -4,21 +4,22 @@ use std::{fs, io, os::unix::process::CommandExt, process::Command, time::Duratio
 
 use crate::failure::{During, Failure, Result};
 
-/// What a process has used since it started. Threads that have ended are not in it.
+/// What a process has used since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Usage {
-    /// CPU time, in nanoseconds.
+    /// CPU time, in nanoseconds, that of threads that have ended included: the kernel's threads that sync a server's
+    /// files come and go.
     pub(crate) cpu_ns: u64,
-    /// Time its threads were ready to run and waited for a CPU, in nanoseconds.
+    /// Time its present threads were ready to run and waited for a CPU, in nanoseconds.
     pub(crate) delay_ns: u64,
-    /// How often a thread went to sleep, and hence was woken.
+    /// How often a present thread went to sleep, and hence was woken.
     pub(crate) sleeps: u64,
 }
 
 impl Usage {
-    /// Of process `pid` by now: the sums over its threads.
+    /// Of process `pid` by now.
     pub(crate) fn of(pid: u32) -> Result<Self> {
-        let mut usage = Self::default();
+        let mut usage = Self { cpu_ns: cpu_ns(pid)?, ..Self::default() };
         let tasks = format!("/proc/{pid}/task");
         for task in fs::read_dir(&tasks).during(|| tasks.clone())? {
             let path = task.during(|| tasks.clone())?.path();
@@ -26,10 +27,9 @@ impl Usage {
             let Ok(schedstat) = fs::read_to_string(path.join("schedstat")) else { continue };
             let Ok(status) = fs::read_to_string(path.join("status")) else { continue };
             let mut numbers = schedstat.split_whitespace().map_while(|number| number.parse::<u64>().ok());
-            let (Some(cpu_ns), Some(delay_ns)) = (numbers.next(), numbers.next()) else {
+            let (Some(_), Some(delay_ns)) = (numbers.next(), numbers.next()) else {
                 return Err(Failure::new(format!("{}/schedstat has no figures", path.display())));
             };
-            usage.cpu_ns += cpu_ns;
             usage.delay_ns += delay_ns;
             usage.sleeps += status_number(&status, "voluntary_ctxt_switches").unwrap_or(0);
         }
@@ -46,12 +46,38 @@ impl Usage {
     }
 }
 
+/// CPU time of process `pid`, in nanoseconds: the scheduler's figure that schedstat shows of each thread, for all
+/// threads there ever were.
+fn cpu_ns(pid: u32) -> Result<u64> {
+    let mut clock = 0;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: both calls write to locals.
+    let result = unsafe {
+        match libc::clock_getcpuclockid(pid as libc::pid_t, &raw mut clock) {
+            0 if libc::clock_gettime(clock, &raw mut time) == 0 => Ok(()),
+            0 => Err(io::Error::last_os_error()),
+            number => Err(io::Error::from_raw_os_error(number)),
+        }
+    };
+    result.during(|| format!("reading the CPU time of process {pid}"))?;
+    Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
 /// Memory of process `pid` that is resident, in bytes.
 pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).during(|| path.clone())?;
     let kibibytes =
         status_number(&status, "VmRSS").ok_or_else(|| Failure::new(format!("{path} has no VmRSS")))?;
+    Ok(kibibytes * 1024)
+}
+
+/// Memory of the whole machine that is no file's, in bytes: pages that processes share count once.
+pub(crate) fn anonymous_bytes() -> Result<u64> {
+    let path = "/proc/meminfo";
+    let text = fs::read_to_string(path).during(|| path.into())?;
+    let kibibytes =
+        status_number(&text, "AnonPages").ok_or_else(|| Failure::new(format!("{path} has no AnonPages")))?;
     Ok(kibibytes * 1024)
 }
 
@@ -76,6 +102,20 @@ pub(crate) fn pinned(program: &std::path::Path, cpus: &[usize]) -> Command {
         });
     }
     command
+}
+
+/// Lets the process of `command` run only while nobody else wants its CPU.
+pub(crate) fn yielding(command: &mut Command) {
+    // SAFETY: between fork and exec only this system call is made, on memory of the closure.
+    unsafe {
+        command.pre_exec(|| {
+            let nothing = libc::sched_param { sched_priority: 0 };
+            match libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const nothing) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        });
+    }
 }
 
 /// Keeps this process, whose servers and clients choose for themselves, on one CPU.
@@ -139,6 +179,7 @@ mod tests {
         };
         assert!(used.cpu_ns < 60_000_000_000, "{used:?} {word}");
         assert!(resident_bytes(std::process::id()).unwrap() > 100_000);
+        assert!(anonymous_bytes().unwrap() > 100_000);
     }
 
     #[test]

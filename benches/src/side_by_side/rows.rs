@@ -1,11 +1,16 @@
 //! The workloads, a row of the result each.
 
+use std::fmt;
+
+use crate::server::Persistence;
+
 /// One workload.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Row {
     pub(crate) name: String,
     /// Rows that are run together under one name.
     pub(crate) group: &'static str,
+    pub(crate) field: Field,
     pub(crate) load: Load,
     /// Keys there are, all of which have a value before a round.
     pub(crate) keys: u64,
@@ -14,14 +19,49 @@ pub(crate) struct Row {
     pub(crate) requests: u64,
 }
 
+/// Who is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field {
+    /// All servers, keeping their data in this way.
+    All(Persistence),
+    /// The first server keeping its data in this way, and the same server without persistence.
+    CostOf(Persistence),
+}
+
+impl Field {
+    /// Whether syncs are part of what is measured.
+    pub(crate) fn needs_disk(self) -> bool {
+        self != Self::All(Persistence::None)
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::All(Persistence::None) => "without persistence",
+            Self::All(Persistence::EverySecond) => "appendfsync everysec",
+            Self::All(Persistence::Always) => "appendfsync always",
+            Self::CostOf(Persistence::None) => "without persistence, twice",
+            Self::CostOf(Persistence::EverySecond) => "everysec over appendonly no",
+            Self::CostOf(Persistence::Always) => "always over appendonly no",
+        })
+    }
+}
+
 /// Who makes the load.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Load {
-    /// `redis-benchmark -t test`, 50 connections, with pipelines of this depth.
-    RedisBenchmark { test: &'static str, pipeline: u32 },
+    /// `redis-benchmark -t test` with pipelines of this depth.
+    RedisBenchmark { test: &'static str, pipeline: u32, connections: u32 },
     /// `duva-load --op operation` on one connection, one request at a time.
     Lone { operation: &'static str },
+    /// `duva-load --op get` at a fixed rate, alone and beside as many SETs as 50 connections can make; the requests are
+    /// those of the GETs.
+    GetBesideSet,
 }
+
+/// GETs a second beside SETs: few enough that a server that is not stalled has them answered at once.
+const BESIDE_RATE: u64 = 5_000;
 
 impl Row {
     /// The client's options, for `scale` times the usual number of requests.
@@ -29,13 +69,19 @@ impl Row {
         let requests = ((self.requests as f64 * scale) as u64).max(100);
         let Self { keys, value_len_bytes, .. } = self;
         match self.load {
-            Load::RedisBenchmark { test, pipeline } => {
-                format!("-t {test} -c 50 -P {pipeline} -n {requests} -r {keys} -d {value_len_bytes}")
+            Load::RedisBenchmark { test, pipeline, connections } => {
+                format!(
+                    "-t {test} -c {connections} -P {pipeline} -n {requests} -r {keys} -d {value_len_bytes}"
+                )
             }
             // Values that redis-benchmark has set are not of the form that duva-load sets.
             Load::Lone { operation } => format!(
                 "--op {operation} --connections 1 --pipeline 1 --requests {requests} --keys {keys} \
                  --value-bytes {value_len_bytes} --any-value"
+            ),
+            Load::GetBesideSet => format!(
+                "--op get --connections 10 --pipeline 1 --rate {BESIDE_RATE} --requests {requests} --keys {keys} \
+                 --value-bytes {value_len_bytes}"
             ),
         }
     }
@@ -45,31 +91,71 @@ impl Row {
 pub(crate) fn all() -> Vec<Row> {
     let mut rows = Vec::new();
     let mut add = |name: String, group, load, keys, value_len_bytes, requests| {
-        rows.push(Row { name, group, load, keys, value_len_bytes, requests });
+        let field = Field::All(Persistence::None);
+        rows.push(Row { name, group, field, load, keys, value_len_bytes, requests });
     };
+    let benchmark = |test, pipeline| Load::RedisBenchmark { test, pipeline, connections: 50 };
     for (pipeline, requests) in [(1, 450_000), (16, 2_500_000), (64, 5_000_000)] {
         for test in ["get", "set"] {
-            let load = Load::RedisBenchmark { test, pipeline };
-            add(format!("{test}-p{pipeline}"), "pipelines", load, 1_000_000, 64, requests);
+            add(
+                format!("{test}-p{pipeline}"),
+                "pipelines",
+                benchmark(test, pipeline),
+                1_000_000,
+                64,
+                requests,
+            );
         }
     }
     for operation in ["get", "set"] {
         add(format!("lone-{operation}"), "lone", Load::Lone { operation }, 1_000_000, 64, 100_000);
     }
     for (pipeline, requests) in [(1, 250_000), (16, 400_000)] {
-        let load = Load::RedisBenchmark { test: "mset", pipeline };
-        add(format!("mset-p{pipeline}"), "mset", load, 1_000_000, 64, requests);
+        add(format!("mset-p{pipeline}"), "mset", benchmark("mset", pipeline), 1_000_000, 64, requests);
     }
     // The keys of large values are fewer, so that every data set is about 100 MB.
     for (size, value_len_bytes, keys, requests) in
         [("1k", 1 << 10, 100_000, 400_000), ("16k", 16 << 10, 6_000, 150_000), ("1m", 1 << 20, 100, 4_000)]
     {
         for test in ["get", "set"] {
-            let load = Load::RedisBenchmark { test, pipeline: 1 };
-            add(format!("{test}-{size}"), "values", load, keys, value_len_bytes, requests);
+            add(format!("{test}-{size}"), "values", benchmark(test, 1), keys, value_len_bytes, requests);
         }
     }
+    rows.extend(durable());
     rows
+}
+
+/// The rows in which data is kept on disk; those of one field follow one another.
+fn durable() -> impl Iterator<Item = Row> {
+    let set = |pipeline, connections| Load::RedisBenchmark { test: "set", pipeline, connections };
+    let always = Field::All(Persistence::Always);
+    [
+        ("set-always-c50", always, set(1, 50), 60_000),
+        ("set-always-c500", always, set(1, 500), 200_000),
+        ("get-beside-set-always", always, Load::GetBesideSet, 3 * BESIDE_RATE),
+        ("set-everysec-p16", Field::All(Persistence::EverySecond), set(16, 50), 2_500_000),
+        ("set-appendonly-cost-p16", Field::CostOf(Persistence::EverySecond), set(16, 50), 2_500_000),
+    ]
+    .into_iter()
+    .map(|(name, field, load, requests)| Row {
+        name: name.into(),
+        group: "persistence",
+        field,
+        load,
+        keys: 1_000_000,
+        value_len_bytes: 64,
+        requests,
+    })
+}
+
+/// The names of the rows, by group, for people.
+pub(crate) fn names() -> String {
+    let mut text = String::from("\nROWS (by group):\n");
+    for rows in all().chunk_by(|one, next| one.group == next.group) {
+        let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+        text.push_str(&format!("    {:11} {}\n", rows[0].group, names.join(" ")));
+    }
+    text
 }
 
 /// The rows that `names` (of rows or groups, or `all`) stand for, in the order of [`all`]; or the name that stands for
@@ -110,6 +196,15 @@ mod tests {
     }
 
     #[test]
+    fn every_row_is_named_once_in_the_help_text() {
+        let text = super::names();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        for row in all() {
+            assert_eq!(words.iter().filter(|&&word| word == row.name).count(), 1, "{} in {text}", row.name);
+        }
+    }
+
+    #[test]
     fn names_are_distinct() {
         let names: std::collections::BTreeSet<String> = all().into_iter().map(|row| row.name).collect();
         assert_eq!(names.len(), all().len());
@@ -119,6 +214,9 @@ mod tests {
     fn options_say_what_the_row_is() {
         let row = &select(["set-p16"]).unwrap()[0];
         assert_eq!(row.options(0.1), "-t set -c 50 -P 16 -n 250000 -r 1000000 -d 64");
+        let always = &select(["set-always-c500"]).unwrap()[0];
+        assert_eq!(always.options(0.1), "-t set -c 500 -P 1 -n 20000 -r 1000000 -d 64");
+        assert!(always.field.needs_disk() && !row.field.needs_disk());
         assert!(select(["lone-get"]).unwrap()[0].options(1e-9).contains("--op get --connections 1 "));
     }
 }

@@ -1,16 +1,17 @@
 //! The rows: throughput, latency and server CPU a request, in alternating rounds.
 //!
 //! All servers run throughout, each with the row's data set; all but the one being measured are stopped (SIGSTOP), so
-//! that their timers take nothing from it. Rounds go A B A B ..., and ratios are those of the two rounds of a pair.
+//! that their timers take nothing from it. Rounds go A B A B ..., and ratios are those of the two rounds of a pair. A
+//! server that rewrites its journal at the end of a round finishes that before it is stopped.
 
 use crate::{
-    Settings,
+    Settings, beside,
     client::Measured,
     failure::{Failure, Result},
     process::Usage,
     report::{Report, Table},
-    rows::{Load, Row},
-    server::{Kind, Server},
+    rows::{Field, Load, Row},
+    server::{Kind, Persistence, Server},
     statistics::{Spread, short},
 };
 
@@ -54,13 +55,61 @@ pub(crate) fn run(
     kinds: &[Kind],
     rows: &[Row],
 ) -> Result<()> {
-    let mut servers = Vec::new();
-    for kind in kinds {
-        servers.push(Server::start(kind, settings.server_cpu)?);
+    let of = |row: &Row| (row.field, row.load == Load::GetBesideSet);
+    for rows in rows.chunk_by(|one, next| of(one) == of(next)) {
+        let (field, is_beside) = of(&rows[0]);
+        let kinds = members(field, kinds)?;
+        let title = if field.needs_disk() { format!("{title}, {field}") } else { title.to_owned() };
+        let mut servers = Vec::new();
+        for kind in &kinds {
+            servers.push(Server::start(kind, settings)?);
+        }
+        for server in &servers {
+            server.pause()?;
+        }
+        if is_beside {
+            beside::run(settings, report, &title, &servers, rows)?;
+        } else {
+            compare(settings, report, &title, &servers, rows)?;
+        }
     }
-    for server in &servers {
-        server.pause()?;
+    Ok(())
+}
+
+/// The servers of a field, the one that is compared with the others first.
+fn members(field: Field, kinds: &[Kind]) -> Result<Vec<Kind>> {
+    let keeping = |kind: &Kind, persistence| {
+        let kept = kind.keeping(persistence);
+        if kept.is_none() {
+            eprintln!(
+                "side-by-side: {} has no part in rows with {field}: see {{persistence}} in --help",
+                kind.name
+            );
+        }
+        kept
+    };
+    let members: Vec<Kind> = match field {
+        Field::All(persistence) => kinds.iter().filter_map(|kind| keeping(kind, persistence)).collect(),
+        Field::CostOf(persistence) => keeping(&kinds[0], persistence)
+            .into_iter()
+            .chain(keeping(&kinds[0], Persistence::None))
+            .zip([", with a journal", ", without"])
+            .map(|(kind, suffix)| Kind { name: kind.name.clone() + suffix, ..kind })
+            .collect(),
+    };
+    if members.is_empty() {
+        return Err(Failure::new(format!("no server can be measured with {field}")));
     }
+    Ok(members)
+}
+
+fn compare(
+    settings: &Settings,
+    report: &mut Report,
+    title: &str,
+    servers: &[Server],
+    rows: &[Row],
+) -> Result<()> {
     let mut figures = Table::new(
         2,
         [
@@ -81,8 +130,8 @@ pub(crate) fn run(
     let mut ended = Ok(());
     for row in rows {
         // What was measured before a failure is worth printing.
-        let rounds = match prepare(settings, &servers, row, &mut filled)
-            .and_then(|()| measure(settings, &servers, row))
+        let rounds = match prepare(settings, servers, row, &mut filled)
+            .and_then(|()| measure(settings, servers, row))
         {
             Ok(rounds) => rounds,
             Err(failure) => {
@@ -119,11 +168,16 @@ pub(crate) fn run(
     ended
 }
 
-/// A number of keys and the length of their values, in bytes.
-type DataSet = (u64, u64);
+/// A number of keys, and the length of their values, in bytes.
+pub(crate) type DataSet = (u64, u64);
 
 /// Gives every server the row's data set, unless the last row had the same.
-fn prepare(settings: &Settings, servers: &[Server], row: &Row, filled: &mut Option<DataSet>) -> Result<()> {
+pub(crate) fn prepare(
+    settings: &Settings,
+    servers: &[Server],
+    row: &Row,
+    filled: &mut Option<DataSet>,
+) -> Result<()> {
     let data_set = (row.keys, row.value_len_bytes);
     if *filled == Some(data_set) {
         return Ok(());
@@ -131,7 +185,7 @@ fn prepare(settings: &Settings, servers: &[Server], row: &Row, filled: &mut Opti
     for server in servers {
         server.resume()?;
         fill(settings, server, row)?;
-        server.pause()?;
+        server.rest()?;
     }
     *filled = Some(data_set);
     Ok(())
@@ -147,10 +201,10 @@ fn measure(settings: &Settings, servers: &[Server], row: &Row) -> Result<Vec<Vec
             let before = server.usage()?;
             let client = match row.load {
                 Load::RedisBenchmark { .. } => settings.clients.redis_benchmark(server, &options)?,
-                Load::Lone { .. } => settings.clients.duva_load(server, &options)?,
+                Load::Lone { .. } | Load::GetBesideSet => settings.clients.duva_load(server, &options)?,
             };
             let usage = server.usage()?.since(before);
-            server.pause()?;
+            server.rest()?;
             if client.missing.is_some_and(|missing| missing > 0) {
                 return Err(Failure::new(format!("{}: keys are missing in {}", server.name, row.name)));
             }
