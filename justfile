@@ -23,10 +23,19 @@ loom:
 sim seeds="1000" first="0":
     cargo run --release -p duva-tools --bin duva-sim -- --seeds {{seeds}} --first {{first}}
 
-# Fuzz the request parser; needs cargo-fuzz and a nightly toolchain.
-fuzz seconds="60":
-    mkdir -p target/fuzz-corpus
-    cd net && cargo +nightly fuzz run resp ../target/fuzz-corpus fuzz/corpus/resp -- -max_len=512 -max_total_time={{seconds}}
+# Fuzz the request parser; needs cargo-fuzz and a nightly toolchain, as do all fuzz recipes.
+fuzz seconds="60": (fuzz-target "net" "resp" seconds)
+
+# Fuzz the reader of RDB streams.
+fuzz-rdb seconds="60": (fuzz-target "engine" "rdb" seconds)
+
+# Fuzz the reader of RESTORE's payloads.
+fuzz-restore seconds="60": (fuzz-target "engine" "restore" seconds)
+
+# Fuzz one of a crate's targets, by the name of its file in the crate's fuzz/fuzz_targets.
+fuzz-target crate target seconds="60":
+    mkdir -p target/fuzz-corpus/{{crate}}-{{target}}
+    cd {{crate}} && cargo +nightly fuzz run {{target}} ../target/fuzz-corpus/{{crate}}-{{target}} fuzz/corpus/{{target}} -- -max_len=512 -max_total_time={{seconds}}
 
 # Micro-benchmarks.
 bench *arguments:
