@@ -1,10 +1,12 @@
 //! One execution of a command.
 
+use std::ops::Range;
+
 use crate::{Args, Deadline, DetachedEntry, EntryRef, KeyHash, Reply, Shard, Shards, Value};
 
 /// Settings that can change a command's result. They travel through the log once there is one, so that every
 /// replica applies an entry alike.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The longest string that a command may make, in bytes (`proto-max-bulk-len`).
     pub bulk_len_bytes_max: u64,
@@ -96,37 +98,57 @@ pub(crate) struct Place<'c> {
 }
 
 impl Place<'_> {
-    /// The live entry; an access unless the client asked for none.
+    /// The live entry: a read, and an access unless the client asked for none.
     #[inline]
     pub(crate) fn read(&mut self) -> Option<EntryRef<'_>> {
         if self.touch { self.access() } else { self.peek() }
     }
 
-    /// The live entry's string.
+    /// The live entry's string, as [`read`](Self::read).
     #[inline]
     pub(crate) fn read_string(&mut self) -> Option<&[u8]> {
-        self.read().map(|entry| {
-            let Value::String(bytes) = entry.value();
-            bytes
-        })
+        self.read().map(|entry| string_of(&entry))
     }
 
-    /// The live entry; an access whatever the client asked for.
+    /// The live entry: a read, and an access whatever the client asked for.
     #[inline]
     pub(crate) fn access(&mut self) -> Option<EntryRef<'_>> {
         self.shard.access(self.database, self.name, self.key, self.now_ms)
     }
 
-    /// The live entry; no access.
+    /// The live entry: a read, and no access.
     #[inline]
     pub(crate) fn peek(&mut self) -> Option<EntryRef<'_>> {
+        self.shard.read(self.database, self.name, self.key, self.now_ms)
+    }
+
+    /// The live entry, for a command that changes it without returning it: no read, and an access unless the client asked
+    /// for none.
+    #[inline]
+    pub(crate) fn take_up(&mut self) -> Option<EntryRef<'_>> {
+        if self.touch {
+            self.shard.touch(self.database, self.name, self.key, self.now_ms)
+        } else {
+            self.find()
+        }
+    }
+
+    /// The live entry's string, as [`take_up`](Self::take_up).
+    #[inline]
+    pub(crate) fn take_up_string(&mut self) -> Option<&[u8]> {
+        self.take_up().map(|entry| string_of(&entry))
+    }
+
+    /// The live entry: neither a read nor an access.
+    #[inline]
+    pub(crate) fn find(&mut self) -> Option<EntryRef<'_>> {
         self.shard.get(self.database, self.name, self.key, self.now_ms)
     }
 
-    /// Whether there is a live entry; no access.
+    /// Whether there is a live entry: neither a read nor an access.
     #[inline]
     pub(crate) fn exists(&mut self) -> bool {
-        self.peek().is_some()
+        self.find().is_some()
     }
 
     /// Sets the key to a string.
@@ -135,14 +157,19 @@ impl Place<'_> {
         self.shard.set_string(self.database, self.name, self.key, value, deadline, self.now_ms);
     }
 
+    /// Sets the key to an integer's text that INCRBYFLOAT printed, keeping the deadline.
+    pub(crate) fn set_printed(&mut self, text: &[u8]) {
+        self.shard.set_printed(self.database, self.name, self.key, text, self.now_ms);
+    }
+
     /// Sets the key to a string that has an allocation of its own.
     pub(crate) fn set_owned(&mut self, value: Vec<u8>, deadline: Deadline) {
         self.shard.set_string_owned(self.database, self.name, self.key, value, deadline, self.now_ms);
     }
 
-    /// Makes the string `length` bytes and edits it in place.
-    pub(crate) fn edit(&mut self, length: usize, edit: impl FnOnce(&mut [u8])) {
-        self.shard.edit_string(self.database, self.name, self.key, length, self.now_ms, edit);
+    /// Makes the string `length` bytes and edits those in `range` in place.
+    pub(crate) fn edit(&mut self, length: usize, range: Range<usize>, edit: impl FnOnce(&mut [u8])) {
+        self.shard.edit_string(self.database, self.name, self.key, length, range, self.now_ms, edit);
     }
 
     /// Changes the deadline of a live key; false if there is none.
@@ -181,6 +208,12 @@ impl Place<'_> {
     pub(crate) fn now_ms(&self) -> u64 {
         self.now_ms
     }
+}
+
+#[inline]
+fn string_of<'a>(entry: &EntryRef<'a>) -> &'a [u8] {
+    let Value::String(bytes) = entry.value();
+    bytes
 }
 
 /// What a command's function returns.

@@ -57,11 +57,27 @@ mod flag {
     pub(super) const LONG_KEY: u8 = 2;
     /// The value has an allocation of its own.
     pub(super) const EXTERNAL: u8 = 4;
-    /// The value was made by an in-place edit.
-    pub(super) const EDITED: u8 = 8;
+    /// The value's [`Form`](super::Form): two bits.
+    pub(super) const FORM: u8 = 3 << super::FORM_SHIFT;
     /// Which epoch of snapshots the entry is in.
     pub(super) const EPOCH: u8 = 128;
 }
+
+/// How a string came to be: OBJECT ENCODING tells, as in Redis, where the content alone does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Form {
+    /// A client gave it: an integer's digits count as an integer.
+    #[default]
+    Given = 0,
+    /// An in-place edit (APPEND, SETRANGE) left it.
+    Edited = 1 << FORM_SHIFT,
+    /// INCRBYFLOAT printed it: digits count as text.
+    Printed = 2 << FORM_SHIFT,
+}
+
+/// Where the form's two bits are among the flags.
+const FORM_SHIFT: u32 = 3;
 
 /// A value, borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +113,11 @@ impl Header {
 
     fn external_offset(self) -> usize {
         self.key_offset() - size_of::<External>()
+    }
+
+    #[inline]
+    fn set_form(&mut self, form: Form) {
+        self.flags = self.flags & !flag::FORM | form as u8;
     }
 
     fn set_flag(&mut self, flag: u8, on: bool) {
@@ -146,7 +167,7 @@ pub(crate) struct NewEntry<'a> {
     pub(crate) name: &'a [u8],
     pub(crate) value: NewValue<'a>,
     pub(crate) word: Option<DeadlineWord>,
-    pub(crate) edited: bool,
+    pub(crate) form: Form,
     pub(crate) clock: u32,
 }
 
@@ -175,7 +196,7 @@ impl<'a> NewValue<'a> {
 impl Entry {
     /// Makes an entry on `heap`, in its epoch.
     pub(crate) fn new(heap: &mut Heap, new: NewEntry<'_>) -> Self {
-        let NewEntry { name, value, word, edited, clock } = new;
+        let NewEntry { name, value, word, form, clock } = new;
         let (head, zeros, external) = match value {
             NewValue::Inline(head, zeros) => (head, zeros, None),
             NewValue::External(value) => (&[][..], 0, Some(External::from_vec(value))),
@@ -193,7 +214,7 @@ impl Entry {
         header.set_flag(flag::DEADLINE, word.is_some());
         header.set_flag(flag::LONG_KEY, long_key);
         header.set_flag(flag::EXTERNAL, external.is_some());
-        header.set_flag(flag::EDITED, edited);
+        header.set_form(form);
 
         let key_offset = header.key_offset();
         let block = heap.slab.allocate(key_offset + name.len() + value_len);
@@ -269,7 +290,7 @@ impl Entry {
     /// Marks the value as made by an in-place edit.
     pub(crate) fn mark_edited(&mut self) {
         let mut header = self.header();
-        header.set_flag(flag::EDITED, true);
+        header.set_form(Form::Edited);
         self.set_header(header);
     }
 
@@ -287,7 +308,7 @@ impl Entry {
             return false;
         }
         header.value_len = value.len() as u16;
-        header.set_flag(flag::EDITED, false);
+        header.set_form(Form::Given);
         header.clock = clock_bytes(clock);
         self.set_header(header);
         if let Some(word) = word {
@@ -375,13 +396,7 @@ impl Entry {
             grown.truncate(length);
             NewValue::External(grown)
         };
-        let new = NewEntry {
-            name: old.key(),
-            value,
-            word: old.word(),
-            edited: old.is_edited(),
-            clock: old.clock(),
-        };
+        let new = NewEntry { name: old.key(), value, word: old.word(), form: old.form(), clock: old.clock() };
         let new = Self::new(heap, new);
         let old = std::mem::replace(self, new);
         // SAFETY: the caller says that the heap is the entry's.
@@ -485,9 +500,10 @@ impl<'a> EntryRef<'a> {
         self.word().and_then(DeadlineWord::deadline_ms)
     }
 
-    /// Whether the string was made by an in-place edit (APPEND, SETRANGE): OBJECT ENCODING says raw.
-    pub fn is_edited(&self) -> bool {
-        self.header().flags & flag::EDITED != 0
+    /// How the string came to be.
+    pub(crate) fn form(&self) -> Form {
+        [Form::Given, Form::Edited, Form::Printed]
+            [usize::from((self.header().flags & flag::FORM) >> FORM_SHIFT)]
     }
 
     /// Seconds since the last access at `now_ms`. The clock has 24 bits: it wraps after 194 days.
@@ -504,6 +520,12 @@ impl<'a> EntryRef<'a> {
     pub(crate) fn block_bytes(&self) -> usize {
         let external = if self.header().flags & flag::EXTERNAL != 0 { self.external().capacity } else { 0 };
         Slab::rounded(self.allocation_bytes()) + external
+    }
+
+    /// The value's own allocation, if it has one.
+    #[inline]
+    pub(crate) fn allocation(&self) -> Option<NonNull<u8>> {
+        (self.header().flags & flag::EXTERNAL != 0).then(|| self.external().pointer)
     }
 
     /// Whether the deadline is not after `now_ms`.
@@ -576,7 +598,7 @@ impl<'a> EntryRef<'a> {
 pub struct DetachedEntry {
     pub(crate) value: Vec<u8>,
     pub(crate) deadline_ms: Option<u64>,
-    pub(crate) edited: bool,
+    pub(crate) form: Form,
     pub(crate) clock: u32,
 }
 

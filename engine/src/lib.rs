@@ -32,7 +32,7 @@ pub use glob::glob_match;
 pub use hash::{Hasher, KeyHash};
 pub use number::{format_i64, parse_i64};
 pub use reply::{Protocol, Reply};
-pub use shard::{Cursor, Deadline, Saved, Shard};
+pub use shard::{Cursor, Deadline, Saved, SavedEntry, Shard};
 pub use shards::Shards;
 
 /// Hash slots, as Redis Cluster has them.

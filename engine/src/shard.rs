@@ -14,14 +14,16 @@ mod expire;
 mod scan;
 mod snapshot;
 
-use crate::entry::{DeadlineWord, Entry, Heap, NewEntry, NewValue, clock_at, prefetch};
+use std::ops::Range;
+
+use crate::entry::{DeadlineWord, Entry, Form, Heap, NewEntry, NewValue, clock_at, prefetch};
 use crate::table::Slot;
 use crate::wheel::{Record, Wheel};
 use crate::{DATABASE_COUNT, DetachedEntry, EntryRef, Hasher, KeyHash, SLOT_COUNT, Value};
 use expire::Garbage;
 use snapshot::{Position, Snapshot};
 
-pub use snapshot::Saved;
+pub use snapshot::{Saved, SavedEntry};
 
 /// What a write does to a key's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,8 @@ struct Counts {
     expiring: usize,
     /// Keys with a deadline word, cleared ones included: those that records stand for.
     words: usize,
+    /// The sum of all deadlines, in milliseconds since the Unix epoch.
+    deadlines_ms: u128,
 }
 
 /// One shard: a range of slots, for every database.
@@ -79,9 +83,9 @@ pub struct Shard {
     snapshot: Snapshot,
     changes_total: u64,
     expired_total: u64,
-    /// Accesses that found their key, and all of them.
+    /// Reads that found their key, and all of them.
     hits_total: u64,
-    accesses_total: u64,
+    reads_total: u64,
     /// Candidates of a scan, kept for its allocation.
     scratch: Vec<(u64, u32)>,
 }
@@ -91,7 +95,7 @@ impl Shard {
     ///
     /// # Panics
     /// If the range is empty or exceeds the 16,384 slots.
-    pub fn new(slots: std::ops::Range<u16>, hasher: Hasher) -> Self {
+    pub fn new(slots: Range<u16>, hasher: Hasher) -> Self {
         assert!(!slots.is_empty() && slots.end <= SLOT_COUNT);
         Self {
             first_slot: slots.start,
@@ -108,13 +112,13 @@ impl Shard {
             changes_total: 0,
             expired_total: 0,
             hits_total: 0,
-            accesses_total: 0,
+            reads_total: 0,
             scratch: Vec::new(),
         }
     }
 
     /// The shard's slots.
-    pub fn slots(&self) -> std::ops::Range<u16> {
+    pub fn slots(&self) -> Range<u16> {
         self.first_slot..self.first_slot + self.slot_count
     }
 
@@ -167,18 +171,43 @@ impl Shard {
         Some(entry.as_ref())
     }
 
-    /// As `get`, and counts as an access.
+    /// As `get`, and counts among the reads that found their key or did not.
+    #[inline]
+    pub fn read(&mut self, database: u8, name: &[u8], key: KeyHash, now_ms: u64) -> Option<EntryRef<'_>> {
+        self.find::<true, false>(database, name, key, now_ms)
+    }
+
+    /// As `get`, and the entry was accessed now.
+    #[inline]
+    pub fn touch(&mut self, database: u8, name: &[u8], key: KeyHash, now_ms: u64) -> Option<EntryRef<'_>> {
+        self.find::<false, true>(database, name, key, now_ms)
+    }
+
+    /// As `read` and `touch` together.
     #[inline]
     pub fn access(&mut self, database: u8, name: &[u8], key: KeyHash, now_ms: u64) -> Option<EntryRef<'_>> {
+        self.find::<true, true>(database, name, key, now_ms)
+    }
+
+    #[inline]
+    fn find<const COUNTS: bool, const TOUCHES: bool>(
+        &mut self,
+        database: u8,
+        name: &[u8],
+        key: KeyHash,
+        now_ms: u64,
+    ) -> Option<EntryRef<'_>> {
         let index = self.index(key.slot);
-        self.accesses_total += 1;
+        self.reads_total += u64::from(COUNTS);
         let entry = self.databases[usize::from(database)].slots.get_mut(index)?.find_mut(key.hash, name)?;
         if entry.is_due(now_ms) {
             self.time_ms = self.time_ms.max(now_ms);
             return None;
         }
-        self.hits_total += 1;
-        entry.set_clock(clock_at(now_ms));
+        self.hits_total += u64::from(COUNTS);
+        if TOUCHES {
+            entry.set_clock(clock_at(now_ms));
+        }
         Some(entry.as_ref())
     }
 
@@ -201,9 +230,18 @@ impl Shard {
         self.put(
             database,
             key,
-            Put { name, value, edited: false, clock: clock_at(now_ms), deadline },
+            Put { name, value, form: Form::Given, clock: clock_at(now_ms), deadline },
             now_ms,
         );
+    }
+
+    /// Sets a key to a number's text that INCRBYFLOAT printed, keeping the deadline: short, and even if it has only digits
+    /// it is no integer to OBJECT ENCODING.
+    pub(crate) fn set_printed(&mut self, database: u8, name: &[u8], key: KeyHash, text: &[u8], now_ms: u64) {
+        let value = NewValue::Inline(text, 0);
+        let clock = clock_at(now_ms);
+        let put = Put { name, value, form: Form::Printed, clock, deadline: Deadline::Keep };
+        self.put(database, key, put, now_ms);
     }
 
     /// Sets a key to a string that has an allocation of its own already: a large one is moved, not copied.
@@ -220,19 +258,25 @@ impl Shard {
         self.put(
             database,
             key,
-            Put { name, value, edited: false, clock: clock_at(now_ms), deadline },
+            Put { name, value, form: Form::Given, clock: clock_at(now_ms), deadline },
             now_ms,
         );
     }
 
     /// Edits a string in place, keeping the deadline: makes it `length` bytes (new bytes are zero; a missing key begins
-    /// empty, without deadline), then calls `edit`. Growth is amortised, so that repeated APPENDs cost O(1) a byte.
+    /// empty, without deadline), then calls `edit` with those in `range`. Growth is amortised, so that repeated APPENDs cost
+    /// O(1) a byte.
+    ///
+    /// # Panics
+    /// If `range` ends behind `length`.
+    #[expect(clippy::too_many_arguments, reason = "what an edit is said by")]
     pub fn edit_string<R>(
         &mut self,
         database: u8,
         name: &[u8],
         key: KeyHash,
         length: usize,
+        range: Range<usize>,
         now_ms: u64,
         edit: impl FnOnce(&mut [u8]) -> R,
     ) -> R {
@@ -242,24 +286,29 @@ impl Shard {
             && !entry.is_due(now_ms)
         {
             self.changes_total += 1;
-            if entry.is_unsaved(&self.heap) {
-                self.snapshot.save_copy(entry, *record_number, &mut self.heap);
+            let is_minded = self.snapshot.minds(entry, &self.heap);
+            if is_minded {
+                self.snapshot.keep_bytes(entry, *record_number, &mut self.heap, length, range.clone());
             }
+            let before = entry.as_ref().allocation();
             // SAFETY: a shard's entries are made on its heap.
             unsafe { entry.resize(&mut self.heap, length) };
+            if is_minded {
+                self.snapshot.moved(before, entry);
+            }
             entry.mark_edited();
             entry.set_clock(clock_at(now_ms));
-            return edit(entry.value_mut());
+            return edit(&mut entry.value_mut()[range]);
         }
         let value = if length <= crate::entry::INLINE_VALUE_BYTES_MAX {
             NewValue::Inline(&[], length)
         } else {
             NewValue::External(vec![0; length])
         };
-        let put = Put { name, value, edited: true, clock: clock_at(now_ms), deadline: Deadline::Clear };
+        let put = Put { name, value, form: Form::Edited, clock: clock_at(now_ms), deadline: Deadline::Clear };
         self.put(database, key, put, now_ms);
         let slot = &mut self.databases[usize::from(database)].slots[index];
-        edit(slot.find_mut(key.hash, name).expect("put above").value_mut())
+        edit(&mut slot.find_mut(key.hash, name).expect("put above").value_mut()[range])
     }
 
     /// Sets, clears or (Keep) leaves the deadline of a live key; false if there is none.
@@ -290,7 +339,7 @@ impl Shard {
         }
         self.changes_total += 1;
         if entry.is_unsaved(&self.heap) {
-            self.snapshot.save_copy(entry, database.record_number, &mut self.heap);
+            self.snapshot.keep_deadline(entry, database.record_number, &mut self.heap);
         }
         let (word, record_ms) = DeadlineWord::change(old, deadline_ms, now_ms);
         // SAFETY: a shard's entries are made on its heap.
@@ -316,19 +365,18 @@ impl Shard {
     pub fn detach(&mut self, database: u8, name: &[u8], key: KeyHash, now_ms: u64) -> Option<DetachedEntry> {
         let (entry, live) = self.take(database, name, key, now_ms)?;
         let reference = entry.as_ref();
-        let (deadline_ms, edited, clock) =
-            (reference.deadline_ms(), reference.is_edited(), reference.clock());
+        let (deadline_ms, form, clock) = (reference.deadline_ms(), reference.form(), reference.clock());
         if !live || self.snapshot.wants(&entry, &self.heap) {
             let Value::String(value) = reference.value();
             let value = live.then(|| value.to_vec());
             let record_number = self.databases[usize::from(database)].record_number;
             // SAFETY: a shard's entries are made on its heap.
             unsafe { self.snapshot.release(entry, record_number, &mut self.heap) };
-            return value.map(|value| DetachedEntry { value, deadline_ms, edited, clock });
+            return value.map(|value| DetachedEntry { value, deadline_ms, form, clock });
         }
         // SAFETY: as above.
         let value = unsafe { entry.into_value(&mut self.heap) };
-        Some(DetachedEntry { value, deadline_ms, edited, clock })
+        Some(DetachedEntry { value, deadline_ms, form, clock })
     }
 
     /// A copy of a live key's value and deadline.
@@ -344,7 +392,7 @@ impl Shard {
         Some(DetachedEntry {
             value: value.to_vec(),
             deadline_ms: entry.deadline_ms(),
-            edited: entry.is_edited(),
+            form: entry.form(),
             clock: clock_at(now_ms),
         })
     }
@@ -353,12 +401,7 @@ impl Shard {
     pub fn attach(&mut self, database: u8, name: &[u8], key: KeyHash, mut entry: DetachedEntry, now_ms: u64) {
         let deadline = entry.deadline_ms.map_or(Deadline::Clear, Deadline::At);
         let value = NewValue::from_owned(&mut entry.value);
-        self.put(
-            database,
-            key,
-            Put { name, value, edited: entry.edited, clock: entry.clock, deadline },
-            now_ms,
-        );
+        self.put(database, key, Put { name, value, form: entry.form, clock: entry.clock, deadline }, now_ms);
     }
 
     /// Keys of a database, expired ones that have not been removed included (as Redis counts).
@@ -369,6 +412,11 @@ impl Shard {
     /// Keys with a deadline.
     pub fn expiring_count(&self, database: u8) -> usize {
         self.databases[usize::from(database)].counts.expiring
+    }
+
+    /// The sum of all deadlines of a database, in milliseconds since the Unix epoch.
+    pub fn deadlines_ms(&self, database: u8) -> u128 {
+        self.databases[usize::from(database)].counts.deadlines_ms
     }
 
     /// Keys of one slot of database 0.
@@ -409,9 +457,9 @@ impl Shard {
         self.expired_total
     }
 
-    /// Accesses that found a live key, and all of them, since the shard was made.
-    pub fn access_totals(&self) -> (u64, u64) {
-        (self.hits_total, self.accesses_total)
+    /// Reads that found a live key, and all of them, since the shard was made.
+    pub fn read_totals(&self) -> (u64, u64) {
+        (self.hits_total, self.reads_total)
     }
 
     /// Where a slot is in a database's `slots`; out of range if another shard holds it.
@@ -428,7 +476,7 @@ impl Shard {
     /// Puts a value under a key, replacing what is there.
     #[inline]
     fn put(&mut self, database: u8, key: KeyHash, put: Put<'_>, now_ms: u64) {
-        let Put { name, value, edited, clock, deadline } = put;
+        let Put { name, value, form, clock, deadline } = put;
         self.changes_total += 1;
         let index = self.index(key.slot);
         let database = &mut self.databases[usize::from(database)];
@@ -446,13 +494,13 @@ impl Shard {
             }
             let (word, record_ms) = DeadlineWord::change(old_word, deadline.resolve(old_deadline_ms), now_ms);
             let in_place = match value {
-                NewValue::Inline(value, 0) if !edited && !entry.is_unsaved(&self.heap) => {
+                NewValue::Inline(value, 0) if form == Form::Given && !entry.is_unsaved(&self.heap) => {
                     entry.overwrite(value, word, clock)
                 }
                 _ => false,
             };
             if !in_place {
-                let new = Entry::new(&mut self.heap, NewEntry { name, value, word, edited, clock });
+                let new = Entry::new(&mut self.heap, NewEntry { name, value, word, form, clock });
                 let old = std::mem::replace(entry, new);
                 // SAFETY: a shard's entries are made on its heap.
                 unsafe { self.snapshot.release(old, database.record_number, &mut self.heap) };
@@ -461,7 +509,7 @@ impl Shard {
             record_ms
         } else {
             let (word, record_ms) = DeadlineWord::change(None, deadline.resolve(None), now_ms);
-            let entry = Entry::new(&mut self.heap, NewEntry { name, value, word, edited, clock });
+            let entry = Entry::new(&mut self.heap, NewEntry { name, value, word, form, clock });
             slot.insert(key.hash, entry, &self.hasher, &mut self.table_bytes);
             database.counts.keys += 1;
             database.counts.change_word(None, word);
@@ -513,7 +561,7 @@ impl Drop for Shard {
 struct Put<'a> {
     name: &'a [u8],
     value: NewValue<'a>,
-    edited: bool,
+    form: Form,
     clock: u32,
     deadline: Deadline,
 }
@@ -547,12 +595,16 @@ impl Counts {
     /// Counts the change of an entry's deadline word.
     #[inline]
     fn change_word(&mut self, old: Option<DeadlineWord>, new: Option<DeadlineWord>) {
-        let expires =
-            |word: Option<DeadlineWord>| usize::from(word.and_then(DeadlineWord::deadline_ms).is_some());
-        self.words += usize::from(new.is_some());
-        self.words -= usize::from(old.is_some());
-        self.expiring += expires(new);
-        self.expiring -= expires(old);
+        if let Some(word) = new {
+            self.words += 1;
+            self.expiring += usize::from(word.deadline_ms().is_some());
+            self.deadlines_ms += u128::from(word.deadline_ms().unwrap_or(0));
+        }
+        if let Some(word) = old {
+            self.words -= 1;
+            self.expiring -= usize::from(word.deadline_ms().is_some());
+            self.deadlines_ms -= u128::from(word.deadline_ms().unwrap_or(0));
+        }
     }
 
     #[inline]

@@ -30,6 +30,7 @@ pub(super) const COMMANDS: &[Command] = &[
         ],
     )
     .optional()])
+    .history(&[("6.2.0", "The version may be left out: then it only says what the connection is.")])
     .flags(HANDSHAKE),
     row("select", 2, ServerCommand::Select, "1.0.0", "Selects the connection's database.")
         .arguments(&[integer("index")])
@@ -37,7 +38,8 @@ pub(super) const COMMANDS: &[Command] = &[
     row("quit", -1, ServerCommand::Quit, "1.0.0", "Closes the connection.").flags(HANDSHAKE),
     row("reset", 1, ServerCommand::Reset, "6.2.0", "Makes the connection as new.").flags(HANDSHAKE),
     row("auth", -2, ServerCommand::Auth, "1.0.0", "Authenticates the connection.")
-        .arguments(&[string("username").optional(), string("password")])
+        .arguments(&[string("username").since("6.0.0").optional(), string("password")])
+        .history(&[("6.0.0", "Takes a user's name.")])
         .flags(HANDSHAKE),
     container("client", "connection", "2.4.0", "About connections.").subcommands(CLIENT),
 ];
@@ -63,8 +65,27 @@ const CLIENT: &[Command] = &[
         .tips(&["nondeterministic_output"]),
     client("client|list", -2, ServerCommand::ClientList, "2.4.0", "Describes every connection, or some.")
         .arguments(&[
-            one_of("client-type", TYPES).after("TYPE").optional(),
-            block("id", &[integer("client-id").multiple()]).after("ID").optional(),
+            one_of(
+                "normal_master_replica_pubsub",
+                &[
+                    word("normal", "NORMAL"),
+                    word("master", "MASTER"),
+                    word("replica", "REPLICA"),
+                    word("pubsub", "PUBSUB"),
+                ],
+            )
+            .after("TYPE")
+            .since("5.0.0")
+            .optional(),
+            block("id", &[integer("client-id").multiple()]).after("ID").since("6.2.0").optional(),
+        ])
+        .history(&[
+            ("2.8.12", "Says `id`."),
+            ("5.0.0", "Takes `TYPE`."),
+            ("6.0.0", "Says `user`."),
+            ("6.2.0", "Says `argv-mem`, `tot-mem`, `laddr` and `redir`, and takes `ID`."),
+            ("7.0.0", "Says `resp`, `multi-mem`, `rbs` and `rbp`."),
+            ("7.0.3", "Says `ssub`."),
         ])
         .flags(&[Flags::ADMIN])
         .tips(&["nondeterministic_output"]),
@@ -72,21 +93,40 @@ const CLIENT: &[Command] = &[
         .arguments(&[one_of(
             "filter",
             &[
-                string("ip:port"),
+                string("ip:port").deprecated_since("2.8.12"),
                 one_of(
                     "new-format",
                     &[
-                        integer("client-id").after("ID").optional(),
-                        one_of("client-type", TYPES).after("TYPE").optional(),
+                        integer("client-id").after("ID").since("2.8.12").optional(),
+                        one_of(
+                            "normal_master_slave_pubsub",
+                            &[
+                                word("normal", "NORMAL"),
+                                word("master", "MASTER").since("3.2.0"),
+                                word("slave", "SLAVE"),
+                                word("replica", "REPLICA").since("5.0.0"),
+                                word("pubsub", "PUBSUB"),
+                            ],
+                        )
+                        .after("TYPE")
+                        .since("2.8.12")
+                        .optional(),
                         string("username").after("USER").optional(),
                         string("ip:port").after("ADDR").optional(),
-                        string("ip:port").after("LADDR").optional(),
-                        one_of("skipme", &[word("yes", "YES"), word("no", "NO")]).after("SKIPME").optional(),
+                        string("ip:port").after("LADDR").since("6.2.0").optional(),
+                        string("yes/no").after("SKIPME").optional(),
                     ],
                 )
                 .multiple(),
             ],
         )])
+        .history(&[
+            ("2.8.12", "Takes options."),
+            ("2.8.12", "Takes `ID`."),
+            ("3.2.0", "`TYPE` may be `MASTER`."),
+            ("5.0.0", "`TYPE` may be `REPLICA`, which `SLAVE` still means."),
+            ("6.2.0", "Takes `LADDR`."),
+        ])
         .flags(&[Flags::ADMIN]),
     client(
         "client|reply",
@@ -95,12 +135,13 @@ const CLIENT: &[Command] = &[
         "3.2.0",
         "Says whether the connection wants replies.",
     )
-    .arguments(&[one_of("action", &[word("on", "ON"), word("off", "OFF"), word("skip", "SKIP")])]),
-    client("client|pause", -3, ServerCommand::ClientPause, "3.0.0", "Lets clients wait for a while.")
+    .arguments(&[one_of("on_off_skip", &[word("on", "ON"), word("off", "OFF"), word("skip", "SKIP")])]),
+    client("client|pause", -3, ServerCommand::ClientPause, "2.9.50", "Lets clients wait for a while.")
         .arguments(&[
             integer("timeout"),
-            one_of("mode", &[word("write", "WRITE"), word("all", "ALL")]).optional(),
+            one_of("mode", &[word("write", "WRITE"), word("all", "ALL")]).since("6.2.0").optional(),
         ])
+        .history(&[("6.2.0", "Takes `WRITE` and `ALL`.")])
         .flags(&[Flags::ADMIN]),
     client("client|unpause", 2, ServerCommand::ClientUnpause, "6.2.0", "Ends a pause.")
         .flags(&[Flags::ADMIN]),
@@ -122,13 +163,6 @@ const CLIENT: &[Command] = &[
     )
     .arguments(ON_OFF),
     help("client|help", "connection", "5.0.0").categories(Categories::CONNECTION),
-];
-
-const TYPES: &[Argument] = &[
-    word("normal", "NORMAL"),
-    word("master", "MASTER"),
-    word("replica", "REPLICA"),
-    word("pubsub", "PUBSUB"),
 ];
 
 const ON_OFF: &[Argument] = &[one_of("enabled", &[word("on", "ON"), word("off", "OFF")])];

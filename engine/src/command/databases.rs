@@ -44,6 +44,7 @@ pub(super) const COMMANDS: &[Command] = &[
         "Removes every key of the database.",
     )
     .arguments(FLUSH_MODE)
+    .history(FLUSH_HISTORY)
     .flags(&[Flags::WRITE])
     .categories(Categories::DANGEROUS)
     .tips(FLUSH_TIPS),
@@ -58,6 +59,7 @@ pub(super) const COMMANDS: &[Command] = &[
         "Removes every key of every database.",
     )
     .arguments(FLUSH_MODE)
+    .history(FLUSH_HISTORY)
     .flags(&[Flags::WRITE])
     .categories(Categories::DANGEROUS)
     .tips(FLUSH_TIPS),
@@ -78,7 +80,9 @@ pub(super) const COMMANDS: &[Command] = &[
 
 const FLUSH_COST: &str = "O(1); memory is freed later, O(N) in the number of keys";
 const FLUSH_MODE: &[Argument] =
-    &[one_of("async", &[word("async", "ASYNC"), word("sync", "SYNC")]).optional()];
+    &[one_of("async", &[word("async", "ASYNC").since("4.0.0"), word("sync", "SYNC").since("6.2.0")])
+        .optional()];
+const FLUSH_HISTORY: &[(&str, &str)] = &[("4.0.0", "Takes `ASYNC`."), ("6.2.0", "Takes `SYNC`.")];
 const FLUSH_TIPS: &[&str] = &["request_policy:all_shards", "response_policy:all_succeeded"];
 
 /// Entries that one step of KEYS looks at.
@@ -301,6 +305,15 @@ mod tests {
             keyspace.seed = seed;
             assert_eq!(keyspace.run("RANDOMKEY"), "$d");
         }
+    }
+
+    /// As in Redis: such keys are missing, but they count until something removes them.
+    #[test]
+    fn keys_that_are_due_count_until_they_are_removed() {
+        let mut keyspace = TestKeyspace::new();
+        keyspace.run("SET a 1 PX 5");
+        keyspace.now_ms += 5;
+        keyspace.check(&[("GET a", "nil"), ("DBSIZE", ":1"), ("DEL a", ":0"), ("DBSIZE", ":0")]);
     }
 
     #[test]

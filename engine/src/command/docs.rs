@@ -9,8 +9,12 @@ pub struct Docs {
     pub since: &'static str,
     /// The group: `string`, `generic`, `connection`, `server`, `cluster`.
     pub group: &'static str,
-    /// Its cost.
+    /// Its cost; empty: nothing is said of it.
     pub complexity: &'static str,
+    /// When it went out of use, and for what.
+    pub deprecation: Option<Deprecation>,
+    /// What changed since: versions, each with a sentence.
+    pub history: &'static [(&'static str, &'static str)],
     /// Its arguments.
     pub arguments: &'static [Argument],
 }
@@ -23,13 +27,22 @@ impl Docs {
         complexity: &'static str,
         summary: &'static str,
     ) -> Self {
-        Self { summary, since, group, complexity, arguments: &[] }
+        Self { summary, since, group, complexity, deprecation: None, history: &[], arguments: &[] }
     }
 
     /// The same with arguments.
     pub(super) const fn with(self, arguments: &'static [Argument]) -> Self {
         Self { arguments, ..self }
     }
+}
+
+/// A command's end, which Redis only announces.
+#[derive(Clone, Copy)]
+pub struct Deprecation {
+    /// The Redis version that announced it.
+    pub since: &'static str,
+    /// What to use instead.
+    pub replaced_by: &'static str,
 }
 
 /// One argument in COMMAND DOCS, as Redis structures it.
@@ -41,6 +54,10 @@ pub struct Argument {
     pub kind: &'static str,
     /// The word that introduces it, or is it.
     pub token: Option<&'static str>,
+    /// The Redis version that introduced it, if that came after the command.
+    pub since: Option<&'static str>,
+    /// The Redis version that announced its end.
+    pub deprecated_since: Option<&'static str>,
     /// It may be left out.
     pub optional: bool,
     /// It may be repeated.
@@ -58,6 +75,16 @@ impl Argument {
     /// The same argument, which may be repeated.
     pub(super) const fn multiple(self) -> Self {
         Self { multiple: true, ..self }
+    }
+
+    /// The same argument, younger than its command.
+    pub(super) const fn since(self, version: &'static str) -> Self {
+        Self { since: Some(version), ..self }
+    }
+
+    /// The same argument, out of use.
+    pub(super) const fn deprecated_since(self, version: &'static str) -> Self {
+        Self { deprecated_since: Some(version), ..self }
     }
 
     /// The same argument, introduced by a word.
@@ -115,5 +142,14 @@ pub(super) const fn block(name: &'static str, arguments: &'static [Argument]) ->
 }
 
 const fn argument(name: &'static str, kind: &'static str) -> Argument {
-    Argument { name, kind, token: None, optional: false, multiple: false, arguments: &[] }
+    Argument {
+        name,
+        kind,
+        token: None,
+        since: None,
+        deprecated_since: None,
+        optional: false,
+        multiple: false,
+        arguments: &[],
+    }
 }

@@ -28,12 +28,17 @@ pub(super) const COMMANDS: &[Command] = &[
             KEY,
             integer("ttl"),
             string("serialized-value"),
-            word("replace", "REPLACE").optional(),
-            word("absttl", "ABSTTL").optional(),
-            integer("seconds").after("IDLETIME").optional(),
-            integer("frequency").after("FREQ").optional(),
+            word("replace", "REPLACE").since("3.0.0").optional(),
+            word("absttl", "ABSTTL").since("5.0.0").optional(),
+            integer("seconds").after("IDLETIME").since("5.0.0").optional(),
+            integer("frequency").after("FREQ").since("5.0.0").optional(),
         ]),
     )
+    .history(&[
+        ("3.0.0", "Takes `REPLACE`."),
+        ("5.0.0", "Takes `ABSTTL`."),
+        ("5.0.0", "Takes `IDLETIME` and `FREQ`."),
+    ])
     .flags(&[Flags::WRITE, Flags::DENYOOM])
     .categories(Categories::KEYSPACE.and(Categories::DANGEROUS))
     .keys(Keys::FIRST, &[KeyAccess::OVERWRITE]),

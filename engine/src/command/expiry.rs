@@ -19,7 +19,8 @@ pub(super) const COMMANDS: &[Command] = &[
             integer_argument("seconds"),
             CONDITION,
         ]),
-    ),
+    )
+    .history(CONDITION_HISTORY),
     write(
         "pexpire",
         -3,
@@ -29,7 +30,8 @@ pub(super) const COMMANDS: &[Command] = &[
             integer_argument("milliseconds"),
             CONDITION,
         ]),
-    ),
+    )
+    .history(CONDITION_HISTORY),
     write(
         "expireat",
         -3,
@@ -39,7 +41,8 @@ pub(super) const COMMANDS: &[Command] = &[
             unix_time("unix-time-seconds"),
             CONDITION,
         ]),
-    ),
+    )
+    .history(CONDITION_HISTORY),
     write(
         "pexpireat",
         -3,
@@ -49,7 +52,8 @@ pub(super) const COMMANDS: &[Command] = &[
             unix_time("unix-time-milliseconds"),
             CONDITION,
         ]),
-    ),
+    )
+    .history(CONDITION_HISTORY),
     write("persist", 2, persist, docs("2.2.0", "Clears a key's expiry.").with(&[KEY])),
     read("expiretime", expiretime, docs("7.0.0", "Returns the Unix time in seconds when a key expires.")),
     read(
@@ -58,13 +62,19 @@ pub(super) const COMMANDS: &[Command] = &[
         docs("7.0.0", "Returns the Unix time in milliseconds when a key expires."),
     ),
     read("ttl", ttl, docs("1.0.0", "Returns the seconds until a key expires."))
+        .history(MISSING_HISTORY)
         .tips(&["nondeterministic_output"]),
     read("pttl", pttl, docs("2.6.0", "Returns the milliseconds until a key expires."))
+        .history(MISSING_HISTORY)
         .tips(&["nondeterministic_output"]),
 ];
 
 const CONDITION: Argument =
-    one_of("condition", &[word("nx", "NX"), word("xx", "XX"), word("gt", "GT"), word("lt", "LT")]).optional();
+    one_of("condition", &[word("nx", "NX"), word("xx", "XX"), word("gt", "GT"), word("lt", "LT")])
+        .since("7.0.0")
+        .optional();
+const CONDITION_HISTORY: &[(&str, &str)] = &[("7.0.0", "Takes `NX`, `XX`, `GT` and `LT`.")];
+const MISSING_HISTORY: &[(&str, &str)] = &[("2.8.0", "Answers -2 for a key that is missing.")];
 
 const fn write(name: &'static str, arity: i16, handler: Handler, docs: Docs) -> Command {
     Command::new(name, arity, Run::Single(handler), docs)
@@ -107,7 +117,7 @@ fn set_expiry(call: &mut Call<'_>, unit: Unit, name: &'static str) -> Step {
         let now_ms = place.now_ms();
         let number = integer(args, 2)?;
         let time_ms = unit.time_ms(number, now_ms).ok_or(Failure::ExpireTime(name))?;
-        let Some(entry) = place.read() else {
+        let Some(entry) = place.take_up() else {
             reply.integer(0);
             return Ok(());
         };
@@ -172,7 +182,7 @@ impl Conditions {
 
 fn persist(call: &mut Call<'_>) -> Step {
     let (mut place, _, reply) = call.first();
-    let expires = place.read().is_some_and(|entry| entry.deadline_ms().is_some());
+    let expires = place.take_up().is_some_and(|entry| entry.deadline_ms().is_some());
     reply.integer(i64::from(expires && place.set_deadline(Deadline::Clear)));
     Step::Done
 }

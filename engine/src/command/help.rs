@@ -86,6 +86,8 @@ const TEXTS: &[(&str, &[&str])] = &[
             "    The documentation of some commands, or of all.",
             "GETKEYS <full-command>",
             "    The keys among a command's arguments.",
+            "GETKEYSANDFLAGS <full-command>",
+            "    The keys among a command's arguments, and what it does with them.",
             "INFO [<command-name> ...]",
             "    What there is to know about some commands, or about all.",
             "LIST [FILTERBY (MODULE <name>|ACLCAT <category>|PATTERN <pattern>)]",

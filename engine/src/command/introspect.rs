@@ -5,7 +5,8 @@ use crate::{Args, Reply, glob::glob_match_any_case};
 use super::{
     Argument, Categories, Command, Docs, Flags, KeyAccess, Run, ServerCommand, all,
     docs::{one_of, pattern, string},
-    failure::SYNTAX,
+    every,
+    failure::{SYNTAX, is_word},
     lookup,
     object::help,
 };
@@ -16,10 +17,16 @@ pub(super) const COMMANDS: &[Command] =
         row("command|docs", -2, "7.0.0", "Returns the documentation of commands.")
             .arguments(&[string("command-name").multiple().optional()])
             .tips(NO_ORDER),
-        row("command|getkeys", -4, "2.8.13", "Finds the keys among a command's arguments.")
-            .arguments(&[string("command"), string("arg").multiple().optional()]),
+        row("command|getkeys", -4, "2.8.13", "Finds the keys among a command's arguments."),
+        row(
+            "command|getkeysandflags",
+            -4,
+            "7.0.0",
+            "Finds the keys among a command's arguments, and what it does with them.",
+        ),
         row("command|info", -2, "2.8.13", "Describes commands.")
             .arguments(&[string("command-name").multiple().optional()])
+            .history(&[("7.0.0", "Without names it describes every command.")])
             .tips(NO_ORDER),
         row("command|list", -2, "7.0.0", "Lists the names of commands.")
             .arguments(&[one_of(
@@ -59,7 +66,12 @@ pub fn command_command(args: &Args<'_>, reply: &mut Reply<'_>) {
         Some("info") => info(args, reply),
         Some("docs") => docs(args, reply),
         Some("list") => list(args, reply),
-        Some("getkeys") => get_keys(args, reply),
+        Some("getkeys") => get_keys(args, reply, |_, key, reply| reply.bulk(key)),
+        Some("getkeysandflags") => get_keys(args, reply, |flags, key, reply| {
+            reply.array(2);
+            reply.bulk(key);
+            write_words(flags.iter().copied(), "", reply);
+        }),
         _ => panic!("no subcommand of COMMAND's own"),
     }
 }
@@ -170,15 +182,34 @@ fn docs(args: &Args<'_>, reply: &mut Reply<'_>) {
 fn write_docs(command: &Command, reply: &mut Reply<'_>) {
     let docs = &command.docs;
     reply.bulk(command.name.as_bytes());
-    reply.map(4 + usize::from(!docs.arguments.is_empty()) + usize::from(!command.subcommands.is_empty()));
-    for (name, text) in [
-        ("summary", docs.summary),
-        ("since", docs.since),
-        ("group", docs.group),
-        ("complexity", docs.complexity),
-    ] {
-        reply.bulk(name.as_bytes());
-        reply.bulk(text.as_bytes());
+    let extras = [
+        !docs.complexity.is_empty(),
+        !docs.history.is_empty(),
+        !docs.arguments.is_empty(),
+        !command.subcommands.is_empty(),
+    ];
+    let count = 3 + extras.into_iter().filter(|&extra| extra).count();
+    reply.map(if docs.deprecation.is_some() { count + 3 } else { count });
+    write_text("summary", docs.summary, reply);
+    write_text("since", docs.since, reply);
+    write_text("group", docs.group, reply);
+    if !docs.complexity.is_empty() {
+        write_text("complexity", docs.complexity, reply);
+    }
+    if let Some(deprecation) = docs.deprecation {
+        reply.bulk(b"doc_flags");
+        write_words(std::iter::once("deprecated"), "", reply);
+        write_text("deprecated_since", deprecation.since, reply);
+        write_text("replaced_by", deprecation.replaced_by, reply);
+    }
+    if !docs.history.is_empty() {
+        reply.bulk(b"history");
+        reply.set(docs.history.len());
+        for (version, change) in docs.history {
+            reply.array(2);
+            reply.bulk(version.as_bytes());
+            reply.bulk(change.as_bytes());
+        }
     }
     if !docs.arguments.is_empty() {
         reply.bulk(b"arguments");
@@ -193,6 +224,11 @@ fn write_docs(command: &Command, reply: &mut Reply<'_>) {
     }
 }
 
+fn write_text(name: &str, text: &str, reply: &mut Reply<'_>) {
+    reply.bulk(name.as_bytes());
+    reply.bulk(text.as_bytes());
+}
+
 /// `keys` counts the keys met so far: with several key specifications, each key has its own.
 fn write_arguments(arguments: &[Argument], specifications: usize, keys: &mut usize, reply: &mut Reply<'_>) {
     reply.array(arguments.len());
@@ -200,20 +236,25 @@ fn write_arguments(arguments: &[Argument], specifications: usize, keys: &mut usi
         let is_key = argument.kind == "key";
         let is_flagged = argument.optional || argument.multiple;
         let has_parts = !argument.arguments.is_empty();
-        let extras = [is_key, argument.token.is_some(), is_flagged, has_parts];
-        reply.map(2 + extras.into_iter().filter(|&extra| extra).count());
-        reply.bulk(b"name");
-        reply.bulk(argument.name.as_bytes());
-        reply.bulk(b"type");
-        reply.bulk(argument.kind.as_bytes());
+        let texts = [
+            ("token", argument.token),
+            ("since", argument.since),
+            ("deprecated_since", argument.deprecated_since),
+        ];
+        let text_count = texts.iter().filter(|(_, text)| text.is_some()).count();
+        let extra_count = [is_key, is_flagged, has_parts].into_iter().filter(|&extra| extra).count();
+        reply.map(2 + text_count + extra_count);
+        write_text("name", argument.name, reply);
+        write_text("type", argument.kind, reply);
         if is_key {
             reply.bulk(b"key_spec_index");
             reply.integer(if specifications > 1 { *keys as i64 } else { 0 });
             *keys += 1;
         }
-        if let Some(token) = argument.token {
-            reply.bulk(b"token");
-            reply.bulk(token.as_bytes());
+        for (name, text) in texts {
+            if let Some(text) = text {
+                write_text(name, text, reply);
+            }
         }
         if is_flagged {
             reply.bulk(b"flags");
@@ -268,13 +309,17 @@ impl<'a> Filter<'a> {
 
 fn list(args: &Args<'_>, reply: &mut Reply<'_>) {
     let Some(filter) = Filter::parse(args) else { return reply.error(SYNTAX) };
-    let every = all().iter().flat_map(|command| std::iter::once(command).chain(command.subcommands));
-    let admitted = every.filter(|command| filter.admits(command));
+    let admitted = every().filter(|command| filter.admits(command));
     reply.array(admitted.clone().count());
     admitted.for_each(|command| reply.bulk(command.name.as_bytes()));
 }
 
-fn get_keys(args: &Args<'_>, reply: &mut Reply<'_>) {
+/// Lets `write` write each key of the command behind COMMAND GETKEYS, given what the command does with it.
+fn get_keys(
+    args: &Args<'_>,
+    reply: &mut Reply<'_>,
+    write: impl Fn(&'static [&'static str], &[u8], &mut Reply<'_>),
+) {
     let length = args.len() - 2;
     let command = lookup(args.get(2)).and_then(|command| {
         let is_container = !command.subcommands.is_empty() && length > 1;
@@ -289,8 +334,16 @@ fn get_keys(args: &Args<'_>, reply: &mut Reply<'_>) {
     }
     let positions = command.keys.positions(length);
     reply.array(positions.clone().count());
-    for position in positions {
-        reply.bulk(args.get(2 + position));
+    for (ordinal, position) in positions.enumerate() {
+        let access = command.access.get(ordinal).unwrap_or(&command.access[0]);
+        let is_read = || (3..length).any(|index| is_word(args, 2 + index, "get"));
+        let flags = match access.flags {
+            // SET replaces what it does not return.
+            [.., "variable_flags"] if command.name == "set" && !is_read() => KeyAccess::OVERWRITE.flags,
+            [flags @ .., "variable_flags"] => flags,
+            flags => flags,
+        };
+        write(flags, args.get(2 + position), reply);
     }
 }
 
@@ -364,6 +417,24 @@ mod tests {
             ("COMMAND GETKEYS OBJECT BOGUS", "-ERR Invalid command specified"),
             ("COMMAND GETKEYS GET", "-ERR wrong number of arguments for 'command|getkeys' command"),
         ]);
+    }
+
+    #[test]
+    fn what_happens_to_keys_is_told() {
+        TestKeyspace::new().check(&[
+            ("COMMAND GETKEYSANDFLAGS get key", "[[$key, [+RO, +access]]]"),
+            ("COMMAND GETKEYSANDFLAGS MSET a 1 b", "[[$a, [+OW, +update]], [$b, [+OW, +update]]]"),
+            ("COMMAND GETKEYSANDFLAGS RENAME a b", "[[$a, [+RW, +access, +delete]], [$b, [+OW, +update]]]"),
+            ("COMMAND GETKEYSANDFLAGS EXISTS a a", "[[$a, [+RO]], [$a, [+RO]]]"),
+            ("COMMAND GETKEYSANDFLAGS SET a get EX 5", "[[$a, [+OW, +update]]]"),
+            ("COMMAND GETKEYSANDFLAGS SET a 1 EX Get", "[[$a, [+RW, +access, +update]]]"),
+            ("COMMAND GETKEYSANDFLAGS SET a", "-ERR Invalid number of arguments specified for command"),
+            ("COMMAND GETKEYSANDFLAGS PING x", "-ERR The command has no key arguments"),
+            ("COMMAND GETKEYSANDFLAGS BOGUS x", "-ERR Invalid command specified"),
+        ]);
+        let mut keyspace = TestKeyspace::new();
+        keyspace.protocol = Protocol::Resp3;
+        assert_eq!(keyspace.run("COMMAND GETKEYSANDFLAGS TTL a"), "[[$a, ~[+RO, +access]]]");
     }
 
     #[test]

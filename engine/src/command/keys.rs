@@ -20,6 +20,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .flags(&[Flags::WRITE, Flags::FAST])
         .keys(Keys::ALL, &[KeyAccess::DELETE]),
     counting("exists", exists, docs("1.0.0", EACH, "Counts how many of the keys exist."))
+        .history(&[("3.0.3", "Takes several keys.")])
         .flags(&[Flags::READONLY, Flags::FAST])
         .keys(Keys::ALL, &[KeyAccess::PEEK]),
     counting("touch", touch, docs("3.2.1", EACH, "Marks keys as accessed and counts those that exist."))
@@ -49,6 +50,7 @@ pub(super) const COMMANDS: &[Command] = &[
         docs("1.0.0", "O(1)", "Gives a value another key, unless that key exists.")
             .with(&[KEY, key("newkey")]),
     )
+    .history(&[("3.2.0", "The two keys may be one.")])
     .flags(&[Flags::WRITE, Flags::FAST])
     .keys(Keys::TWO, &[KeyAccess::READ_DELETE, KeyAccess::CREATE]),
     row(
@@ -197,11 +199,12 @@ pub fn parse_copy(args: &Args<'_>, database: u8) -> Result<CopyOptions, &'static
 fn copy(call: &mut Call<'_>) -> Step {
     attempt(call, |call| {
         let options = parse_copy(&call.args, call.database)?;
+        let is_there = call.first().0.peek().is_some();
         let is_free = {
             let mut destination = call.place(1, 2).0.in_database(options.database);
             options.replace || !destination.exists()
         };
-        let value = if is_free { call.first().0.duplicate() } else { None };
+        let value = if is_there && is_free { call.first().0.duplicate() } else { None };
         let is_copied = value.is_some();
         if let Some(value) = value {
             call.place(1, 2).0.in_database(options.database).attach(value);

@@ -9,7 +9,7 @@
 
 mod matrix;
 
-use crate::{Args, Call, Reply, Resume, Settings, Step, parse_i64};
+use crate::{Args, Call, Reply, Resume, Settings, Step, Value, parse_i64};
 
 use super::{
     Categories, Command, Docs, Flags, KeyAccess, Keys, Plan, Run,
@@ -33,7 +33,7 @@ pub(super) const COMMANDS: &[Command] = &[Command::new(
         key("key2"),
         word("len", "LEN").optional(),
         word("idx", "IDX").optional(),
-        integer("min-match-len").after("MINMATCHLEN").optional(),
+        integer("len").after("MINMATCHLEN").optional(),
         word("withmatchlen", "WITHMATCHLEN").optional(),
     ]),
 )
@@ -69,15 +69,20 @@ pub fn begin(
 fn lcs(call: &mut Call<'_>) -> Step {
     let mut rest = None;
     let done = attempt(call, |call| {
-        let options = Options::parse(&call.args)?;
         let mut lengths = [0; 2];
         for (ordinal, length) in lengths.iter_mut().enumerate() {
             *length = call.place(ordinal, 1 + ordinal).0.read_string().map_or(0, <[u8]>::len);
         }
+        let options = Options::parse(&call.args)?;
         // Nothing is copied for a calculation that is refused.
         check_sizes(lengths[0], lengths[1], call.settings)?;
-        let [a, b] = [0, 1]
-            .map(|ordinal| call.place(ordinal, 1 + ordinal).0.read_string().unwrap_or_default().to_vec());
+        let [a, b] = [0, 1].map(|ordinal| {
+            let mut place = call.place(ordinal, 1 + ordinal).0;
+            place.find().map_or_else(Vec::new, |entry| {
+                let Value::String(bytes) = entry.value();
+                bytes.to_vec()
+            })
+        });
         rest = start(options, a, b, &mut call.reply);
         Ok::<(), Failure>(())
     });

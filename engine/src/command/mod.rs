@@ -36,10 +36,10 @@ mod tests;
 
 use crate::{Args, Call, Reply, Step};
 
-pub use docs::{Argument, Docs};
+pub use docs::{Argument, Deprecation, Docs};
 pub use flags::{Categories, Flags};
 pub use server::ServerCommand;
-pub use table::{all, lookup};
+pub use table::{COUNT_ALL, all, every, lookup};
 
 /// A command's function.
 pub type Handler = fn(&mut Call<'_>) -> Step;
@@ -67,6 +67,8 @@ pub struct Command {
     pub subcommands: &'static [Command],
     /// What COMMAND DOCS says.
     pub docs: Docs,
+    /// Its place among all commands and subcommands, below [`COUNT_ALL`]: where counters of its own are.
+    pub number: u16,
 }
 
 impl Command {
@@ -83,6 +85,8 @@ impl Command {
             run,
             subcommands: &[],
             docs,
+            // The table knows it.
+            number: 0,
         }
     }
 
@@ -117,6 +121,16 @@ impl Command {
         Self { docs: self.docs.with(arguments), ..self }
     }
 
+    /// The same row, and what changed since its version.
+    const fn history(self, history: &'static [(&'static str, &'static str)]) -> Self {
+        Self { docs: Docs { history, ..self.docs }, ..self }
+    }
+
+    /// The same row, out of use since a version.
+    const fn deprecated(self, since: &'static str, replaced_by: &'static str) -> Self {
+        Self { docs: Docs { deprecation: Some(Deprecation { since, replaced_by }), ..self.docs }, ..self }
+    }
+
     /// The same row as a container.
     const fn subcommands(self, subcommands: &'static [Command]) -> Self {
         Self { subcommands, ..self }
@@ -131,9 +145,9 @@ impl Command {
         self.arity_holds(length) && pairs
     }
 
-    /// Whether the arity alone allows `length` arguments.
+    /// Whether the arity alone allows `length` arguments. Redis finds out whether pairs are complete when it executes.
     #[inline]
-    fn arity_holds(&self, length: usize) -> bool {
+    pub fn arity_holds(&self, length: usize) -> bool {
         let arity = usize::from(self.arity.unsigned_abs());
         if self.arity >= 0 { length == arity } else { length >= arity }
     }

@@ -70,7 +70,7 @@ fn decrby(call: &mut Call<'_>) -> Step {
 
 fn add(call: &mut Call<'_>, increment: i64) -> Result<(), Failure> {
     let (mut place, _, reply) = call.first();
-    let old = match place.read_string() {
+    let old = match place.take_up_string() {
         Some(value) => parse_i64(value).ok_or(NOT_AN_INTEGER)?,
         None => 0,
     };
@@ -83,14 +83,18 @@ fn add(call: &mut Call<'_>, increment: i64) -> Result<(), Failure> {
 fn incrbyfloat(call: &mut Call<'_>) -> Step {
     attempt(call, |call| {
         let (mut place, args, reply) = call.first();
-        let old = match place.read_string() {
+        let old = match place.take_up_string() {
             Some(value) => Extended::parse(value).ok_or(NOT_A_FLOAT)?,
             None => Extended::ZERO,
         };
         let increment = Extended::parse(args.get(2)).ok_or(NOT_A_FLOAT)?;
         let new = old.add(increment).ok_or("ERR increment would produce NaN or Infinity")?;
         let text = new.format();
-        place.set(&text, Deadline::Keep);
+        if parse_i64(&text).is_some() {
+            place.set_printed(&text);
+        } else {
+            place.set(&text, Deadline::Keep);
+        }
         reply.bulk(&text);
         Ok(())
     })

@@ -2,6 +2,7 @@
 //!
 //! ENCODING answers with the names that Redis's own forms have, which clients and tests know; the forms here are others.
 
+use crate::entry::Form;
 use crate::{Args, Call, EntryRef, Reply, Step, Value, parse_i64};
 
 use super::{
@@ -45,6 +46,9 @@ const MEMORY: &[Command] = &[
 /// The longest string that Redis keeps beside its header, in bytes.
 const EMBEDDED_BYTES_MAX: usize = 44;
 
+/// So many integers, from 0 on, exist once in Redis.
+const SHARED_INTEGERS: i64 = 10_000;
+
 const fn object(name: &'static str, handler: Handler, since: &'static str, summary: &'static str) -> Command {
     let docs = Docs::new("generic", since, "O(1)", summary).with(&[KEY]);
     Command::new(name, 3, Run::Single(handler), docs)
@@ -84,12 +88,10 @@ fn encoding(call: &mut Call<'_>) -> Step {
 
 fn encoding_name(entry: &EntryRef<'_>) -> &'static str {
     let Value::String(value) = entry.value();
-    if entry.is_edited() {
-        return "raw";
-    }
-    match value.len() {
-        0..=20 if parse_i64(value).is_some() => "int",
-        0..=EMBEDDED_BYTES_MAX => "embstr",
+    match (entry.form(), value.len()) {
+        (Form::Edited, _) => "raw",
+        (Form::Given, 0..=20) if parse_i64(value).is_some() => "int",
+        (_, 0..=EMBEDDED_BYTES_MAX) => "embstr",
         _ => "raw",
     }
 }
@@ -109,10 +111,13 @@ fn idletime(call: &mut Call<'_>) -> Step {
     })
 }
 
-/// No value is shared.
+/// No value is shared. Redis shares small integers, and says of such a value that it has all the references there can be.
 fn refcount(call: &mut Call<'_>) -> Step {
-    inspect(call, |reply, _| {
-        reply.integer(1);
+    inspect(call, |reply, entry| {
+        let Value::String(value) = entry.value();
+        let is_shared = entry.form() == Form::Given
+            && parse_i64(value).is_some_and(|number| (0..SHARED_INTEGERS).contains(&number));
+        reply.integer(if is_shared { i32::MAX.into() } else { 1 });
         Ok(())
     })
 }
@@ -138,7 +143,7 @@ fn memory_usage(call: &mut Call<'_>) -> Step {
     attempt(call, |call| {
         check_usage_options(&call.args)?;
         let (mut place, _, reply) = call.place(0, 2);
-        match place.peek() {
+        match place.find() {
             Some(entry) => reply.integer(entry.memory_bytes() as i64),
             None => reply.null(),
         }
@@ -191,6 +196,53 @@ mod tests {
             ("OBJECT ENCODING fresh", "$int"),
             ("SETRANGE ranged 0 5", ":1"),
             ("OBJECT ENCODING ranged", "$raw"),
+        ]);
+    }
+
+    #[test]
+    fn whole_numbers_of_incrbyfloat_are_text() {
+        TestKeyspace::new().check(&[
+            ("SET k 10 EX 100", "+OK"),
+            ("INCRBYFLOAT k 1", "$11"),
+            ("OBJECT ENCODING k", "$embstr"),
+            ("OBJECT REFCOUNT k", ":1"),
+            ("TTL k", ":100"),
+            ("COPY k copy", ":1"),
+            ("OBJECT ENCODING copy", "$embstr"),
+            ("RENAME copy moved", "+OK"),
+            ("OBJECT ENCODING moved", "$embstr"),
+            ("EXPIRE moved 5", ":1"),
+            ("PERSIST moved", ":1"),
+            ("OBJECT ENCODING moved", "$embstr"),
+            ("INCRBYFLOAT k 0.5", "$11.5"),
+            ("OBJECT ENCODING k", "$embstr"),
+            ("INCRBYFLOAT k 0.5", "$12"),
+            ("INCR k", ":13"),
+            ("OBJECT ENCODING k", "$int"),
+            ("INCRBYFLOAT k 1", "$14"),
+            ("APPEND k 0", ":3"),
+            ("OBJECT ENCODING k", "$raw"),
+            ("INCRBYFLOAT k 1", "$141"),
+            ("OBJECT ENCODING k", "$embstr"),
+            ("SET k 141", "+OK"),
+            ("OBJECT ENCODING k", "$int"),
+        ]);
+    }
+
+    #[test]
+    fn small_integers_count_as_shared() {
+        const ALL: &str = ":2147483647";
+        TestKeyspace::new().check(&[
+            ("MSET a 0 b 9999 c 10000 d -1 e 01", "+OK"),
+            ("OBJECT REFCOUNT a", ALL),
+            ("OBJECT REFCOUNT b", ALL),
+            ("OBJECT REFCOUNT c", ":1"),
+            ("OBJECT REFCOUNT d", ":1"),
+            ("OBJECT REFCOUNT e", ":1"),
+            ("SETRANGE f 0 5", ":1"),
+            ("OBJECT REFCOUNT f", ":1"),
+            ("INCR d", ":0"),
+            ("OBJECT REFCOUNT d", ALL),
         ]);
     }
 

@@ -19,6 +19,7 @@ pub(super) const COMMANDS: &[Command] =
             getrange,
             docs("1.0.0", RANGE_COST, "Returns a part of a string; GETRANGE's old name.").with(RANGE),
         )
+        .deprecated("2.0.0", "`GETRANGE`")
         .flags(&[Flags::READONLY])
         .keys(Keys::FIRST, &[KeyAccess::READ]),
         row(
@@ -85,14 +86,14 @@ fn setrange(call: &mut Call<'_>) -> Step {
         let (mut place, args, reply) = call.first();
         let offset = u64::try_from(integer(args, 2)?).map_err(|_| OFFSET_OUT_OF_RANGE)?;
         let value = args.get(3);
-        let old_length = place.read_string().map_or(0, <[u8]>::len);
+        let old_length = place.take_up_string().map_or(0, <[u8]>::len);
         if value.is_empty() {
             reply.integer(old_length as i64);
             return Ok(());
         }
         let end = checked_length(offset, value.len(), len_bytes_max)?;
         let length = old_length.max(end);
-        place.edit(length, |bytes| bytes[end - value.len()..end].copy_from_slice(value));
+        place.edit(length, end - value.len()..end, |bytes| bytes.copy_from_slice(value));
         reply.integer(length as i64);
         Ok(())
     })
@@ -103,7 +104,7 @@ fn append(call: &mut Call<'_>) -> Step {
         let len_bytes_max = call.settings.bulk_len_bytes_max;
         let (mut place, args, reply) = call.first();
         let value = args.get(2);
-        let length = match place.read_string().map(<[u8]>::len) {
+        let length = match place.take_up_string().map(<[u8]>::len) {
             None => {
                 // Nothing was there to edit: the value is stored like any other.
                 place.set(value, Deadline::Clear);
@@ -111,7 +112,7 @@ fn append(call: &mut Call<'_>) -> Step {
             }
             Some(old_length) => {
                 let length = checked_length(old_length as u64, value.len(), len_bytes_max)?;
-                place.edit(length, |bytes| bytes[old_length..].copy_from_slice(value));
+                place.edit(length, old_length..length, |bytes| bytes.copy_from_slice(value));
                 length
             }
         };

@@ -30,9 +30,10 @@ pub(super) const COMMANDS: &[Command] = &[Command::new(
         integer("cursor"),
         pattern("pattern").after("MATCH").optional(),
         integer("count").after("COUNT").optional(),
-        string("type").after("TYPE").optional(),
+        string("type").after("TYPE").since("6.0.0").optional(),
     ]),
 )
+.history(&[("6.0.0", "Takes `TYPE`.")])
 .categories(Categories::KEYSPACE)
 .flags(&[Flags::READONLY])
 .tips(&["nondeterministic_output", "request_policy:special"])];

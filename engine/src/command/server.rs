@@ -83,13 +83,14 @@ pub enum ServerCommand {
 pub(super) const COMMANDS: &[Command] = &[
     row("info", -1, ServerCommand::Info, "1.0.0", "O(1)", "Describes the server's state.")
         .arguments(&[string("section").multiple().optional()])
+        .history(&[("7.0.0", "Takes several sections.")])
         .flags(&[Flags::LOADING, Flags::STALE])
         .categories(Categories::DANGEROUS)
         .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]),
     row("time", 1, ServerCommand::Time, "2.6.0", "O(1)", "Returns the server's clock.")
         .flags(&[Flags::LOADING, Flags::STALE, Flags::FAST])
         .tips(&["nondeterministic_output"]),
-    row("lolwut", -1, ServerCommand::Lolwut, "5.0.0", "O(1)", "Draws something, and names the version.")
+    row("lolwut", -1, ServerCommand::Lolwut, "5.0.0", "", "Draws something, and names the version.")
         .arguments(&[integer("version").after("VERSION").optional()])
         .flags(&[Flags::READONLY, Flags::FAST]),
     Command::new(
@@ -112,10 +113,11 @@ pub(super) const COMMANDS: &[Command] = &[
     )
     .arguments(&[
         one_of("nosave_save", &[word("nosave", "NOSAVE"), word("save", "SAVE")]).optional(),
-        word("now", "NOW").optional(),
-        word("force", "FORCE").optional(),
-        word("abort", "ABORT").optional(),
+        word("now", "NOW").since("7.0.0").optional(),
+        word("force", "FORCE").since("7.0.0").optional(),
+        word("abort", "ABORT").since("7.0.0").optional(),
     ])
+    .history(&[("7.0.0", "Takes `NOW`, `FORCE` and `ABORT`.")])
     .flags(&[
         Flags::ADMIN,
         Flags::NOSCRIPT,
@@ -134,7 +136,8 @@ pub(super) const COMMANDS: &[Command] = &[
     )
     .flags(&[Flags::ADMIN, Flags::NOSCRIPT, Flags::NO_ASYNC_LOADING, Flags::NO_MULTI]),
     row("bgsave", -1, ServerCommand::BackgroundSave, "1.0.0", "O(1)", "Begins to save a snapshot.")
-        .arguments(&[word("schedule", "SCHEDULE").optional()])
+        .arguments(&[word("schedule", "SCHEDULE").since("3.2.2").optional()])
+        .history(&[("3.2.2", "Takes `SCHEDULE`.")])
         .flags(&[Flags::ADMIN, Flags::NOSCRIPT, Flags::NO_ASYNC_LOADING]),
     row("lastsave", 1, ServerCommand::LastSave, "1.0.0", "O(1)", "Returns when the last snapshot was saved.")
         .flags(&[Flags::LOADING, Flags::STALE, Flags::FAST])
@@ -161,7 +164,8 @@ const CONFIG: &[Command] = &[
         "O(N) where N is the number of patterns",
         "Returns the settings that match patterns.",
     )
-    .arguments(&[block("parameter", &[string("parameter")]).multiple()]),
+    .arguments(&[block("parameter", &[string("parameter")]).multiple()])
+    .history(&[("7.0.0", "Takes several patterns.")]),
     config(
         "config|set",
         -4,
@@ -170,6 +174,7 @@ const CONFIG: &[Command] = &[
         "Changes settings, all of them or none.",
     )
     .arguments(&[block("parameter_value", &[string("parameter"), string("value")]).multiple()])
+    .history(&[("7.0.0", "Takes several settings.")])
     .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
     config("config|resetstat", 2, ServerCommand::ConfigResetStat, "O(1)", "Sets the counters of INFO back."),
     help("config|help", "server", "5.0.0"),

@@ -20,11 +20,27 @@ pub(super) const COMMANDS: &[Command] = &[
         docs("1.0.0", "Sets a key to a string, whatever it held.").with(&[
             KEY,
             string("value"),
-            one_of("condition", &[word("nx", "NX"), word("xx", "XX")]).optional(),
-            word("get", "GET").optional(),
-            one_of("expiration", &[EX, PX, EXAT, PXAT, word("keepttl", "KEEPTTL")]).optional(),
+            one_of("condition", &[word("nx", "NX"), word("xx", "XX")]).since("2.6.12").optional(),
+            word("get", "GET").since("6.2.0").optional(),
+            one_of(
+                "expiration",
+                &[
+                    EX.since("2.6.12"),
+                    PX.since("2.6.12"),
+                    EXAT.since("6.2.0"),
+                    PXAT.since("6.2.0"),
+                    word("keepttl", "KEEPTTL").since("6.0.0"),
+                ],
+            )
+            .optional(),
         ]),
     )
+    .history(&[
+        ("2.6.12", "Takes `EX`, `PX`, `NX` and `XX`."),
+        ("6.0.0", "Takes `KEEPTTL`."),
+        ("6.2.0", "Takes `GET`, `EXAT` and `PXAT`."),
+        ("7.0.0", "`NX` and `GET` may stand together."),
+    ])
     .flags(&[Flags::WRITE, Flags::DENYOOM])
     .keys(
         Keys::FIRST,
@@ -81,6 +97,7 @@ pub(super) const COMMANDS: &[Command] = &[
         getset,
         docs("1.0.0", "Sets a key to a string and returns what it held.").with(&[KEY, VALUE]),
     )
+    .deprecated("6.2.0", "`SET` with `GET`")
     .flags(&[Flags::WRITE, Flags::DENYOOM, Flags::FAST])
     .keys(Keys::FIRST, &[KeyAccess::READ_UPDATE]),
 ];
@@ -124,7 +141,7 @@ fn set(call: &mut Call<'_>) -> Step {
         let exists = if options.get {
             write_old_value(call)
         } else {
-            options.condition != Condition::Always && call.first().0.read().is_some()
+            options.condition != Condition::Always && call.first().0.take_up().is_some()
         };
         let sets = match options.condition {
             Condition::Always => true,
@@ -144,7 +161,7 @@ fn set(call: &mut Call<'_>) -> Step {
 }
 
 fn setnx(call: &mut Call<'_>) -> Step {
-    let is_missing = call.first().0.read().is_none();
+    let is_missing = call.first().0.take_up().is_none();
     if is_missing {
         store(call, 2, Deadline::Clear);
     }

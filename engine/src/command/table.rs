@@ -14,6 +14,11 @@ pub fn all() -> &'static [Command] {
     &COMMANDS
 }
 
+/// Every command, each followed by its subcommands.
+pub fn every() -> impl Iterator<Item = &'static Command> + Clone {
+    all().iter().flat_map(|command| std::iter::once(command).chain(command.subcommands))
+}
+
 /// The command called `name`, whatever its case.
 #[inline]
 pub fn lookup(name: &[u8]) -> Option<&'static Command> {
@@ -53,6 +58,12 @@ const FAMILIES: &[&[Command]] = &[
 
 static COMMANDS: [Command; COUNT] = assemble();
 
+/// Every container's subcommands, one container's after the other's.
+static SUBCOMMANDS: [Command; SUBCOMMAND_COUNT] = assemble_subcommands();
+
+/// How many commands there are, subcommands included.
+pub const COUNT_ALL: usize = COUNT + SUBCOMMAND_COUNT;
+
 const COUNT: usize = {
     let mut count = 0;
     let mut family = 0;
@@ -63,15 +74,56 @@ const COUNT: usize = {
     count
 };
 
-const fn assemble() -> [Command; COUNT] {
-    let mut commands = [FAMILIES[0][0]; COUNT];
+const SUBCOMMAND_COUNT: usize = {
     let mut count = 0;
     let mut family = 0;
     while family < FAMILIES.len() {
         let mut row = 0;
         while row < FAMILIES[family].len() {
+            count += FAMILIES[family][row].subcommands.len();
+            row += 1;
+        }
+        family += 1;
+    }
+    count
+};
+
+const fn assemble() -> [Command; COUNT] {
+    let mut commands = [FAMILIES[0][0]; COUNT];
+    let mut count = 0;
+    let mut subcommands: &'static [Command] = &SUBCOMMANDS;
+    let mut family = 0;
+    while family < FAMILIES.len() {
+        let mut row = 0;
+        while row < FAMILIES[family].len() {
             commands[count] = FAMILIES[family][row];
+            commands[count].number = count as u16;
+            let (own, others) = subcommands.split_at(commands[count].subcommands.len());
+            commands[count].subcommands = own;
+            subcommands = others;
             count += 1;
+            row += 1;
+        }
+        family += 1;
+    }
+    commands
+}
+
+const fn assemble_subcommands() -> [Command; SUBCOMMAND_COUNT] {
+    let mut commands = [FAMILIES[0][0]; SUBCOMMAND_COUNT];
+    let mut count = 0;
+    let mut family = 0;
+    while family < FAMILIES.len() {
+        let mut row = 0;
+        while row < FAMILIES[family].len() {
+            let subcommands = FAMILIES[family][row].subcommands;
+            let mut index = 0;
+            while index < subcommands.len() {
+                commands[count] = subcommands[index];
+                commands[count].number = (COUNT + count) as u16;
+                count += 1;
+                index += 1;
+            }
             row += 1;
         }
         family += 1;
@@ -193,6 +245,13 @@ mod tests {
                 assert_eq!(command.subcommand(own.as_bytes()).map(|found| found.name), Some(subcommand.name));
             }
         }
+    }
+
+    #[test]
+    fn every_command_has_a_number_of_its_own() {
+        let mut numbers: Vec<u16> = every().map(|command| command.number).collect();
+        numbers.sort_unstable();
+        assert!(numbers.into_iter().eq(0..COUNT_ALL as u16));
     }
 
     #[test]

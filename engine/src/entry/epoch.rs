@@ -36,7 +36,7 @@ impl Entry {
         } else {
             NewValue::External(value.to_vec())
         };
-        let (word, edited, clock) = (entry.word(), entry.is_edited(), entry.clock());
-        Self::new(heap, NewEntry { name: entry.key(), value, word, edited, clock })
+        let (word, form, clock) = (entry.word(), entry.form(), entry.clock());
+        Self::new(heap, NewEntry { name: entry.key(), value, word, form, clock })
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn inline<'a>(name: &'a [u8], value: &'a [u8], word: Option<DeadlineWord>) -> NewEntry<'a> {
-    NewEntry { name, value: NewValue::Inline(value, 0), word, edited: false, clock: 0 }
+    NewEntry { name, value: NewValue::Inline(value, 0), word, form: Form::Given, clock: 0 }
 }
 
 fn word(deadline_ms: u64) -> DeadlineWord {

@@ -1,5 +1,7 @@
 //! The checksum of RDB files and DUMP payloads: CRC-64 with Jones' polynomial, reflected, beginning at zero.
 
+use std::fmt;
+
 use crc::{CRC_64_REDIS, Crc, Digest, Table};
 
 static ALGORITHM: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
@@ -27,6 +29,12 @@ impl Checksum {
     /// The checksum of all bytes so far. A file ends with it, the lowest byte first.
     pub fn value(&self) -> u64 {
         self.0.clone().finalize()
+    }
+}
+
+impl fmt::Debug for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Checksum({:#018x})", self.value())
     }
 }
 

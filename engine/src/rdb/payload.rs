@@ -10,18 +10,11 @@ use super::input::Input;
 use super::{Checksum, LoadedValue, READ_VERSION_MAX, RdbOptions, WRITTEN_VERSION, value};
 use crate::Value;
 
-/// Longer strings are not compressed, so that a core is not kept for more than half a millisecond longer than a GET of
-/// the same string would keep it.
-const COMPRESSED_BYTES_MAX: usize = 256 << 10;
-
 /// Appends the payload of `value`.
 pub fn dump_payload(value: Value<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     out.push(value::kind_of(value));
-    let compress = match value {
-        Value::String(bytes) => bytes.len() <= COMPRESSED_BYTES_MAX,
-    };
-    value::write(out, value, RdbOptions { compress });
+    value::write(out, value, RdbOptions { compress: true });
     out.extend_from_slice(&WRITTEN_VERSION.to_le_bytes());
     let checksum = Checksum::of(&out[start..]);
     out.extend_from_slice(&checksum.to_le_bytes());

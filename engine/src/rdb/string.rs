@@ -15,24 +15,35 @@ const COMPRESSED: u8 = 3;
 /// The longest text of an integer that is written as one, in bytes: that of the least.
 const INTEGER_BYTES_MAX: usize = 11;
 
-/// Strings up to here are not worth compressing, in bytes.
-const UNCOMPRESSED_BYTES_MAX: usize = 20;
+/// Strings of so many bytes are worth compressing.
+const COMPRESSED_BYTES_MIN: usize = 21;
+
+/// Longer strings are not compressed, in bytes: a core would be kept for more than half a millisecond longer than by copying
+/// them.
+const COMPRESSED_BYTES_MAX: usize = 256 << 10;
 
 /// A string of so many bytes that has to be put together or decoded gets an allocation of its own, which the keyspace
 /// takes over; shorter ones use the reader's buffers.
 pub(super) const OWNED_BYTES_MIN: u64 = crate::entry::INLINE_VALUE_BYTES_MAX as u64 + 1;
 
-/// Appends a string in the form in which Redis writes it.
+/// Appends a string in the form in which Redis writes it; `compress`: compressed, if it is neither too short nor too long
+/// and that makes it shorter.
 pub(super) fn write(out: &mut Vec<u8>, bytes: &[u8], compress: bool) {
     if bytes.len() <= INTEGER_BYTES_MAX
         && let Some(number) = parse_i64(bytes).and_then(|number| i32::try_from(number).ok())
     {
         return write_integer(out, number);
     }
-    if !(compress && bytes.len() > UNCOMPRESSED_BYTES_MAX && write_compressed(out, bytes)) {
-        length::write(out, bytes.len() as u64);
+    let is_compressible = (COMPRESSED_BYTES_MIN..=COMPRESSED_BYTES_MAX).contains(&bytes.len());
+    if !(compress && is_compressible && write_compressed(out, bytes)) {
+        write_head(out, bytes.len());
         out.extend_from_slice(bytes);
     }
+}
+
+/// Begins a string that is written as it is: its `length` bytes are to follow.
+pub(super) fn write_head(out: &mut Vec<u8>, length: usize) {
+    length::write(out, length as u64);
 }
 
 fn write_integer(out: &mut Vec<u8>, number: i32) {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::input::{Input, Stop};
 use super::{RdbOptions, string};
-use crate::entry::clock_at;
+use crate::entry::{Form, clock_at};
 use crate::{DetachedEntry, Value};
 
 /// The type bytes of the values that this server has.
@@ -34,7 +34,12 @@ impl LoadedValue<'_> {
     pub fn into_detached(self, deadline_ms: Option<u64>, idle_seconds: u64, now_ms: u64) -> DetachedEntry {
         let Self::String(value) = self;
         let accessed_ms = now_ms.saturating_sub(idle_seconds.min(IDLE_SECONDS_MAX) * 1000);
-        DetachedEntry { value: value.into_owned(), deadline_ms, edited: false, clock: clock_at(accessed_ms) }
+        DetachedEntry {
+            value: value.into_owned(),
+            deadline_ms,
+            form: Form::Given,
+            clock: clock_at(accessed_ms),
+        }
     }
 
     /// The same value with allocations of its own.

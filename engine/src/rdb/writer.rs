@@ -4,12 +4,12 @@
 //! the caller's, who sees the bytes go by: [`Checksum`](super::Checksum).
 
 use super::{MAGIC, WRITTEN_VERSION, length, opcode, string, value};
-use crate::Value;
+use crate::{SavedEntry, Value};
 
 /// How entries are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RdbOptions {
-    /// Whether strings above 20 bytes are compressed when that makes them shorter.
+    /// Whether strings above 20 bytes and up to 256 KiB are compressed when that makes them shorter.
     pub compress: bool,
 }
 
@@ -45,13 +45,29 @@ pub fn write_entry(
     deadline_ms: Option<u64>,
     options: RdbOptions,
 ) {
+    begin_entry(out, key, value::kind_of(value), deadline_ms, options);
+    value::write(out, value, options);
+}
+
+/// Writes an entry of a snapshot. If it is not whole, what follows of its value is to be appended as it is.
+pub fn write_saved(out: &mut Vec<u8>, entry: &SavedEntry<'_>, options: RdbOptions) {
+    let SavedEntry { key, value, rest_bytes, deadline_ms, .. } = *entry;
+    if rest_bytes == 0 {
+        return write_entry(out, key, value, deadline_ms, options);
+    }
+    begin_entry(out, key, value::kind_of(value), deadline_ms, options);
+    let Value::String(part) = value;
+    string::write_head(out, part.len() + rest_bytes);
+    out.extend_from_slice(part);
+}
+
+fn begin_entry(out: &mut Vec<u8>, key: &[u8], kind: u8, deadline_ms: Option<u64>, options: RdbOptions) {
     if let Some(deadline_ms) = deadline_ms {
         out.push(opcode::EXPIRE_MS);
         out.extend_from_slice(&deadline_ms.to_le_bytes());
     }
-    out.push(value::kind_of(value));
+    out.push(kind);
     string::write(out, key, options.compress);
-    value::write(out, value, options);
 }
 
 /// Ends a file, but for the checksum: the eight bytes of [`Checksum::value`](super::Checksum::value) over everything

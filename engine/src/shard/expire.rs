@@ -42,11 +42,14 @@ impl Garbage {
 impl Shard {
     /// Empties a database (all databases: `None`) at once; memory returns through `reclaim`.
     pub fn flush(&mut self, database: Option<u8>) {
+        let keys: usize = self.databases.iter().map(|database| database.counts.keys).sum();
+        let bytes_a_key = self.heap.used_bytes().saturating_sub(self.saved_early_bytes()) / keys.max(1);
         for (number, content) in self.databases.iter_mut().enumerate() {
             if database.is_none_or(|database| usize::from(database) == number) && !content.slots.is_empty() {
                 let slots = std::mem::take(&mut content.slots).into_vec();
                 let walk = content.walk.take();
-                let slots = self.snapshot.keep_flushed(slots, walk, content.record_number);
+                let bytes = bytes_a_key * content.counts.keys;
+                let slots = self.snapshot.keep_flushed(slots, walk, content.record_number, bytes);
                 self.garbage.databases.extend(slots);
                 self.changes_total += content.counts.keys as u64;
                 content.counts = Counts::default();

@@ -2,15 +2,22 @@
 //!
 //! A snapshot begins by flipping the heap's epoch bit, so that every entry there is counts as unsaved. A walk in slot
 //! order emits unsaved entries within a budget a step. Before a change takes an unsaved entry away, or alters what
-//! is to be saved of it, the entry is set aside for output. Invariants:
+//! is to be saved of it, the entry is set aside for output; of values with an allocation of their own only what changes is
+//! (`large`). Invariants:
 //!
-//! - What steps and [`Shard::drain_saved_early`] emit together is the shard's content at the begin, each entry once,
-//!   with its database's number as of then. Entries that were due at shard time then are left out.
+//! - What steps emit together is the shard's content at the begin, each entry once, with its database's number as of
+//!   then. Entries that were due at the time that the snapshot stands for are left out.
 //! - Outside of a snapshot all entries in databases have the heap's bit. Within one, unsaved entries are only in
-//!   databases with a walk, at or behind its position in slot order, and in `detached`.
+//!   databases with a walk, at or behind its position in slot order, and in `detached`. Of the one whose value is being
+//!   emitted in parts the bit says that it is saved; the walk does not pass it before the last part.
 //! - An entry that its table gives up (replaced, removed or expired) is not copied: the entry itself waits, its memory
-//!   still counted by the heap. Changes in place, changes of the deadline and `detach` leave a copy.
+//!   still counted by the heap. Changes in place and changes of the deadline leave a copy of an entry whose value lies
+//!   within it. `detach` copies any value.
 //! - Memory of entries flushed during the snapshot is kept for the walk, and goes to the garbage behind it.
+
+mod large;
+
+use std::{ops::Range, ptr::NonNull};
 
 use hashbrown::HashTable;
 
@@ -18,19 +25,31 @@ use super::{Database, Shard};
 use crate::entry::{Entry, EntryRef, Heap};
 use crate::table::Slot;
 use crate::{DATABASE_COUNT, Value};
+use large::{Large, Part};
 
-/// A step emits at most this many bytes of values for each entry of its budget, and one value more.
-const VALUE_BYTES_AN_ENTRY: usize = 4 << 10;
+/// A step emits at most this many bytes of keys and values for each entry of its budget, and one entry or part more.
+const BYTES_AN_ENTRY: usize = 4 << 10;
+
+/// What a snapshot emits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved<'a> {
+    /// An entry.
+    Entry(SavedEntry<'a>),
+    /// The next bytes of the value of the entry before, with which it is whole or more of them follow.
+    Part(&'a [u8]),
+}
 
 /// An entry as it was when the snapshot began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Saved<'a> {
+pub struct SavedEntry<'a> {
     /// The number that the entry's database had.
     pub database: u8,
     /// The key.
     pub key: &'a [u8],
-    /// The value.
+    /// The value; of a large one the first part.
     pub value: Value<'a>,
+    /// Bytes of a large value that follow in parts, before anything else is emitted.
+    pub rest_bytes: usize,
     /// When it expires: milliseconds since the Unix epoch.
     pub deadline_ms: Option<u64>,
 }
@@ -39,15 +58,16 @@ pub struct Saved<'a> {
 #[derive(Default)]
 pub(super) struct Snapshot {
     phase: Phase,
-    /// Shard time at the begin.
+    /// The shard time that it stands for.
     began_ms: u64,
     /// By a record's database number: the database's number at the begin.
     number_of_record: [u8; DATABASE_COUNT as usize],
     /// Databases flushed before they were walked to the end.
     detached: Vec<Detached>,
     early: Vec<SetAside>,
-    /// Memory of what `early` holds.
+    /// Memory of what `early` holds, and of the entry of a large value that is emitted and in no table.
     early_bytes: usize,
+    large: Large,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -73,6 +93,8 @@ struct Detached {
     slots: Vec<Slot>,
     number: u8,
     position: Position,
+    /// Memory of their entries, about.
+    bytes: usize,
 }
 
 /// An entry that no table holds any more, or the copy of one from before its change.
@@ -84,65 +106,85 @@ pub(super) struct SetAside {
 /// What is left of a step's budget.
 struct Left {
     entries: usize,
-    value_bytes: usize,
+    bytes: usize,
 }
 
 impl Shard {
-    /// Begins a snapshot of all databases as they are now.
+    /// Begins a snapshot of all databases as they are now, and returns the shard time that it stands for: what is due
+    /// then is left out.
+    ///
+    /// `at_ms` is not above the timestamp of any entry that is applied later. Shard time may be ahead of that already, by
+    /// entries that are proposed and not applied; they may still let a key live on whose deadline lies between.
     ///
     /// # Panics
     /// If [`Self::is_saving`].
-    pub fn begin_snapshot(&mut self) {
+    pub fn begin_snapshot(&mut self, at_ms: u64) -> u64 {
         assert!(!self.is_saving(), "one snapshot of a shard at a time");
         self.snapshot.phase = Phase::Saving;
-        self.snapshot.began_ms = self.time_ms;
+        self.snapshot.began_ms = self.time_ms.min(at_ms);
         self.snapshot.number_of_record = self.database_of_record;
         self.heap.flip_epoch();
         for database in &mut self.databases {
             database.walk = (database.counts.keys > 0).then(Position::default);
         }
+        self.snapshot.began_ms
     }
 
-    /// Goes on with the snapshot: emits what waits to be drained, then unsaved entries in slot order. Looks at no more
-    /// than `budget` entries and one table more, and emits no more than 4 KiB of values for each entry of the budget,
-    /// and one value more. True: everything has been emitted and the snapshot is over, or there was none.
+    /// Goes on with the snapshot: emits the rest of a large value, then what changes have forced out, then unsaved entries
+    /// in slot order. Looks at no more than `budget` entries and one table more, and emits no more than 4 KiB of keys
+    /// and values for each entry of the budget, and one entry or part more. True: everything has been emitted and the
+    /// snapshot is over, or there was none.
     ///
     /// After [`Self::abandon_snapshot`] nothing is emitted, and true says that the next snapshot may begin.
     ///
     /// Memory that only the snapshot kept becomes garbage: see [`Self::has_garbage`].
     pub fn snapshot_step(&mut self, budget: usize, mut visit: impl FnMut(Saved<'_>)) -> bool {
         let budget = budget.max(1);
-        let mut left = Left { entries: budget, value_bytes: budget.saturating_mul(VALUE_BYTES_AN_ENTRY) };
+        let mut left = Left { entries: budget, bytes: budget.saturating_mul(BYTES_AN_ENTRY) };
         let saving = self.snapshot.phase == Phase::Saving;
         let began_ms = self.snapshot.began_ms;
         loop {
             let Self { snapshot, databases, heap, garbage, .. } = self;
+            let Snapshot { early, early_bytes, detached, large, .. } = snapshot;
             let walked = databases.iter_mut().find(|database| database.walk.is_some());
-            if snapshot.early.is_empty() && snapshot.detached.is_empty() && walked.is_none() {
+            if early.is_empty() && detached.is_empty() && walked.is_none() && !large.is_emitting() {
+                assert!(large.is_empty(), "something of a large value was not emitted");
                 *snapshot = Snapshot::default();
                 return true;
             }
             if left.is_spent() {
                 return false;
             }
-            if let Some(SetAside { entry, number }) = snapshot.early.pop() {
-                snapshot.early_bytes -= entry.as_ref().block_bytes();
-                left.take_entries(1);
-                left.take_value(entry.as_ref());
-                visit(Saved::new(number, entry.as_ref()));
-                // SAFETY: a shard's entries are made on its heap.
-                unsafe { entry.destroy(heap) };
+            if large.is_emitting() {
+                let Part { bytes, rest_bytes } = large.next_part();
+                left.take(1, bytes.len());
+                visit(Saved::Part(bytes));
+                if rest_bytes == 0
+                    && let Some(entry) = large.end()
+                {
+                    *early_bytes -= entry.as_ref().block_bytes();
+                    // SAFETY: a shard's entries are made on its heap.
+                    unsafe { entry.destroy(heap) };
+                }
                 continue;
             }
             let mut emit = |number, entry: EntryRef<'_>, left: &mut Left| {
-                if saving && !entry.is_due(began_ms) {
-                    left.take_value(entry);
-                    visit(Saved::new(number, entry));
-                }
+                let deadline_ms = large.deadline_ms(entry);
+                let is_wanted = saving && deadline_ms.is_none_or(|deadline_ms| deadline_ms > began_ms);
+                !is_wanted || emit(large, number, entry, deadline_ms, left, &mut visit)
             };
-            if let Some(Detached { slots, number, position }) = snapshot.detached.last_mut() {
+            if let Some(SetAside { entry, number }) = early.pop() {
+                left.take(1, 0);
+                if emit(number, entry.as_ref(), &mut left) {
+                    *early_bytes -= entry.as_ref().block_bytes();
+                    // SAFETY: as above.
+                    unsafe { entry.destroy(heap) };
+                } else {
+                    large.own(entry);
+                }
+            } else if let Some(Detached { slots, number, position, .. }) = detached.last_mut() {
                 if walk(slots, position, heap, &mut left, |entry, left| emit(*number, entry, left))
-                    && let Some(Detached { slots, .. }) = snapshot.detached.pop()
+                    && let Some(Detached { slots, .. }) = detached.pop()
                 {
                     garbage.databases.push(slots);
                 }
@@ -164,21 +206,11 @@ impl Shard {
         self.snapshot.phase != Phase::Idle
     }
 
-    /// Emits the entries that changes have forced out since the last call, or step. They belong to the same output as
-    /// those of [`Self::snapshot_step`], in any order.
-    pub fn drain_saved_early(&mut self, mut visit: impl FnMut(Saved<'_>)) {
-        for SetAside { entry, number } in self.snapshot.early.drain(..) {
-            visit(Saved::new(number, entry.as_ref()));
-            // SAFETY: a shard's entries are made on its heap.
-            unsafe { entry.destroy(&mut self.heap) };
-        }
-        self.snapshot.early_bytes = 0;
-    }
-
-    /// Memory of the entries that wait for [`Self::drain_saved_early`], in bytes. [`Self::used_bytes`] counts it too.
+    /// Memory that only the snapshot keeps, in bytes: of entries and parts of them that changes have forced out, and, about,
+    /// of what was flushed. [`Self::used_bytes`] counts it too.
     #[inline]
     pub fn saved_early_bytes(&self) -> usize {
-        self.snapshot.early_bytes
+        self.snapshot.held_bytes()
     }
 
     /// Gives the snapshot up, if one is under way: nothing more is emitted. Entries not saved yet are marked by further
@@ -190,6 +222,10 @@ impl Shard {
         }
         snapshot.phase = Phase::Abandoned;
         snapshot.early_bytes = 0;
+        if let Some(entry) = snapshot.large.end() {
+            snapshot.early.push(SetAside { entry, number: 0 });
+        }
+        snapshot.large = Large::default();
         if snapshot.early.capacity() > 0 {
             self.garbage.set_aside.push(std::mem::take(&mut snapshot.early));
         }
@@ -201,13 +237,27 @@ impl Snapshot {
     /// Bytes besides those that the heap counts.
     #[inline]
     pub(super) fn used_bytes(&self) -> usize {
-        self.early.capacity() * size_of::<SetAside>()
+        self.early.capacity() * size_of::<SetAside>() + self.large.kept_bytes() + self.large.used_bytes()
     }
 
-    /// Whether the entry is yet to be emitted.
+    #[inline]
+    fn held_bytes(&self) -> usize {
+        let detached: usize = self.detached.iter().map(|detached| detached.bytes).sum();
+        self.early_bytes + self.large.kept_bytes() + detached
+    }
+
+    /// Whether the entry, or a part of it, is yet to be emitted.
     #[inline]
     pub(super) fn wants(&self, entry: &Entry, heap: &Heap) -> bool {
-        entry.is_unsaved(heap) && self.phase == Phase::Saving && !entry.is_due(self.began_ms)
+        if entry.is_unsaved(heap) {
+            self.phase == Phase::Saving
+                && self
+                    .large
+                    .deadline_ms(entry.as_ref())
+                    .is_none_or(|deadline_ms| deadline_ms > self.began_ms)
+        } else {
+            self.large.emits(entry.as_ref())
+        }
     }
 
     /// Frees an entry that has left its table, or sets it aside.
@@ -224,9 +274,38 @@ impl Snapshot {
         }
     }
 
-    /// Before an unsaved entry is changed in its table: sets a copy aside.
+    /// Before the deadline of an unsaved entry changes in its table.
     #[cold]
-    pub(super) fn save_copy(&mut self, entry: &mut Entry, record_number: u8, heap: &mut Heap) {
+    pub(super) fn keep_deadline(&mut self, entry: &mut Entry, record_number: u8, heap: &mut Heap) {
+        if !(self.wants(entry, heap) && self.large.keep_deadline(entry.as_ref())) {
+            self.keep_copy(entry, record_number, heap);
+        }
+    }
+
+    /// Whether an entry must not change in its table before [`Self::keep_bytes`].
+    #[inline]
+    pub(super) fn minds(&self, entry: &Entry, heap: &Heap) -> bool {
+        entry.is_unsaved(heap) || self.large.emits(entry.as_ref())
+    }
+
+    /// Before the value of an entry for which [`Self::minds`] holds becomes `length` bytes in its table, of which `range`
+    /// change. [`Self::moved`] follows.
+    #[cold]
+    pub(super) fn keep_bytes(
+        &mut self,
+        entry: &mut Entry,
+        record_number: u8,
+        heap: &mut Heap,
+        length: usize,
+        range: Range<usize>,
+    ) {
+        if !(self.wants(entry, heap) && self.large.keep_bytes(entry.as_ref(), length, range)) {
+            self.keep_copy(entry, record_number, heap);
+        }
+    }
+
+    /// Before an unsaved entry is changed in its table: sets a copy aside.
+    fn keep_copy(&mut self, entry: &mut Entry, record_number: u8, heap: &mut Heap) {
         if self.wants(entry, heap) {
             let copy = entry.duplicate(heap);
             self.set_aside(copy, record_number);
@@ -234,17 +313,25 @@ impl Snapshot {
         entry.mark_saved(heap);
     }
 
-    /// Keeps a flushed database's slots, if some of their entries are yet to be emitted; otherwise gives them back.
+    /// The value of an entry was changed in its table, where its allocation was `before`.
+    #[cold]
+    pub(super) fn moved(&mut self, before: Option<NonNull<u8>>, entry: &Entry) {
+        self.large.moved(before, entry.as_ref());
+    }
+
+    /// Keeps a flushed database's slots, if some of their entries are yet to be emitted; otherwise gives them back. The
+    /// entries have about `bytes` of memory.
     pub(super) fn keep_flushed(
         &mut self,
         slots: Vec<Slot>,
         walk: Option<Position>,
         record_number: u8,
+        bytes: usize,
     ) -> Option<Vec<Slot>> {
         match walk {
             Some(position) if self.phase == Phase::Saving => {
                 let number = self.number_of_record[usize::from(record_number)];
-                self.detached.push(Detached { slots, number, position });
+                self.detached.push(Detached { slots, number, position, bytes });
                 None
             }
             _ => Some(slots),
@@ -254,48 +341,72 @@ impl Snapshot {
     #[cold]
     fn set_aside(&mut self, entry: Entry, record_number: u8) {
         self.early_bytes += entry.as_ref().block_bytes();
-        self.early.push(SetAside { entry, number: self.number_of_record[usize::from(record_number)] });
+        if self.large.emits(entry.as_ref()) {
+            self.large.own(entry);
+        } else {
+            self.early.push(SetAside { entry, number: self.number_of_record[usize::from(record_number)] });
+        }
     }
 }
 
-impl<'a> Saved<'a> {
-    fn new(database: u8, entry: EntryRef<'a>) -> Self {
-        Self { database, key: entry.key(), value: entry.value(), deadline_ms: entry.deadline_ms() }
+/// Emits an entry whole, or only with the first part of its value, and says which: true if it is whole.
+fn emit(
+    large: &mut Large,
+    database: u8,
+    entry: EntryRef<'_>,
+    deadline_ms: Option<u64>,
+    left: &mut Left,
+    visit: &mut impl FnMut(Saved<'_>),
+) -> bool {
+    let key = entry.key();
+    if !large.includes(entry) {
+        let Value::String(bytes) = entry.value();
+        left.take(0, key.len() + bytes.len());
+        visit(Saved::Entry(SavedEntry { database, key, value: entry.value(), rest_bytes: 0, deadline_ms }));
+        return true;
     }
+    large.begin(entry);
+    let Part { bytes, rest_bytes } = large.next_part();
+    left.take(0, key.len() + bytes.len());
+    let value = Value::String(bytes);
+    visit(Saved::Entry(SavedEntry { database, key, value, rest_bytes, deadline_ms }));
+    let is_whole = rest_bytes == 0;
+    if is_whole {
+        let owned = large.end();
+        assert!(owned.is_none(), "nobody gave it an entry");
+    }
+    is_whole
 }
 
 impl Left {
     fn is_spent(&self) -> bool {
-        self.entries == 0 || self.value_bytes == 0
+        self.entries == 0 || self.bytes == 0
     }
 
-    fn take_entries(&mut self, count: usize) {
-        self.entries = self.entries.saturating_sub(count);
-    }
-
-    fn take_value(&mut self, entry: EntryRef<'_>) {
-        let Value::String(value) = entry.value();
-        self.value_bytes = self.value_bytes.saturating_sub(value.len());
+    fn take(&mut self, entries: usize, bytes: usize) {
+        self.entries = self.entries.saturating_sub(entries);
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 }
 
 /// Walks on from `position`, marks unsaved entries and hands them to `emit`; true at the end of the slots.
 ///
-/// Positions are beginnings of tables, in the order that splits and resizes do not change. When values use the budget up
-/// within a table, the next step looks at it again: the bits tell what is done.
+/// `emit` says whether another entry may follow at once. Positions are beginnings of tables, in the order that splits and
+/// resizes do not change. When bytes use the budget up within a table, the next step looks at it again: the bits tell what
+/// is done.
 fn walk(
     slots: &mut [Slot],
     position: &mut Position,
     heap: &Heap,
     left: &mut Left,
-    mut emit: impl FnMut(EntryRef<'_>, &mut Left),
+    mut emit: impl FnMut(EntryRef<'_>, &mut Left) -> bool,
 ) -> bool {
     while let Some(slot) = slots.get_mut(position.slot) {
         if left.is_spent() {
             return false;
         }
         let (table, next_hash) = slot.table_from_mut(position.hash);
-        left.take_entries(1 + table.len());
+        left.take(1 + table.len(), 0);
         if !walk_table(table, heap, left, &mut emit) {
             return false;
         }
@@ -307,20 +418,22 @@ fn walk(
     true
 }
 
-/// False if values used the budget up before the end of the table.
+/// False if the walk has to stop before the end of the table.
 fn walk_table(
     table: &mut HashTable<Entry>,
     heap: &Heap,
     left: &mut Left,
-    emit: &mut impl FnMut(EntryRef<'_>, &mut Left),
+    emit: &mut impl FnMut(EntryRef<'_>, &mut Left) -> bool,
 ) -> bool {
     table.iter().for_each(Entry::prefetch);
     for entry in table.iter_mut().filter(|entry| entry.is_unsaved(heap)) {
-        if left.value_bytes == 0 {
+        if left.bytes == 0 {
             return false;
         }
         entry.mark_saved(heap);
-        emit(entry.as_ref(), left);
+        if !emit(entry.as_ref(), left) {
+            return false;
+        }
     }
     true
 }

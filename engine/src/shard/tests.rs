@@ -17,12 +17,14 @@ const START_MS: u64 = 1_700_000_000_000;
 struct Keyspace {
     shard: Shard,
     hasher: Hasher,
+    /// Whose value the snapshot goes on with: database and key.
+    emitting: Option<(u8, Vec<u8>)>,
 }
 
 impl Keyspace {
     fn new() -> Self {
         let hasher = Hasher::new(7);
-        Self { shard: Shard::new(FIRST_SLOT..FIRST_SLOT + 4, hasher.clone()), hasher }
+        Self { shard: Shard::new(FIRST_SLOT..FIRST_SLOT + 4, hasher.clone()), hasher, emitting: None }
     }
 
     fn name(number: u32) -> Vec<u8> {
@@ -113,6 +115,8 @@ enum Step {
     Edit {
         key: u32,
         length: usize,
+        /// In 255ths of the length.
+        range: (u8, u8),
     },
     SetDeadline {
         key: u32,
@@ -157,7 +161,7 @@ fn any_duration() -> impl Strategy<Value = u64> {
 }
 
 fn any_length() -> impl Strategy<Value = usize> {
-    prop_oneof![4 => 0..60_usize, 2 => 0..2_000_usize, 1 => 15_000..40_000_usize, 1 => 200_000..300_000_usize]
+    prop_oneof![4 => 0..60_usize, 2 => 0..2_000_usize, 1 => 15_000..40_000_usize, 1 => 200_000..600_000_usize]
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -167,7 +171,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (0..3_000_u32, 0..1_500_u32, prop::option::of(any_duration()))
             .prop_map(|(from, count, expire_in_ms)| Step::Fill { from, count, expire_in_ms }),
         1 => (0..3_000_u32, 0..1_500_u32).prop_map(|(from, count)| Step::RemoveMany { from, count }),
-        6 => (any_key(), any_length()).prop_map(|(key, length)| Step::Edit { key, length }),
+        6 => (any_key(), any_length(), any::<(u8, u8)>())
+            .prop_map(|(key, length, range)| Step::Edit { key, length, range }),
         8 => (any_key(), prop::option::weighted(0.8, any_duration()))
             .prop_map(|(key, expire_in_ms)| Step::SetDeadline { key, expire_in_ms }),
         4 => any_key().prop_map(|key| Step::Remove { key }),
@@ -257,7 +262,9 @@ impl Check {
                     self.model[model].remove(&key);
                 }
             }
-            Step::Edit { key, length } => {
+            Step::Edit { key, length, range } => {
+                let place = |part: u8| length * usize::from(part) / 255;
+                let range = place(range.0.min(range.1))..place(range.0.max(range.1));
                 let old = self.live(database, key).cloned();
                 let mut expected =
                     old.unwrap_or(Expected { value: Vec::new(), deadline_ms: None, edited: true });
@@ -266,13 +273,14 @@ impl Check {
                 let mark = self.value(1)[0];
                 let name = Keyspace::name(key);
                 let hash = self.keyspace.key(&name);
-                let seen = self.keyspace.shard.edit_string(database, &name, hash, length, now_ms, |value| {
+                let shard = &mut self.keyspace.shard;
+                let seen = shard.edit_string(database, &name, hash, length, range.clone(), now_ms, |value| {
                     let seen = value.to_vec();
                     value.iter_mut().step_by(5).for_each(|byte| *byte = mark);
                     seen
                 });
-                assert_eq!(seen, expected.value);
-                expected.value.iter_mut().step_by(5).for_each(|byte| *byte = mark);
+                assert_eq!(seen, expected.value[range.clone()]);
+                expected.value[range].iter_mut().step_by(5).for_each(|byte| *byte = mark);
                 self.model[model].insert(key, expected);
             }
             Step::SetDeadline { key, expire_in_ms } => {
@@ -355,8 +363,9 @@ impl Check {
             model.retain(|_, expected| !expected.is_due(self.now_ms));
             let shard = &self.keyspace.shard;
             assert_eq!(shard.key_count(database as u8), model.len(), "a finished tick leaves no due key");
-            let expiring = model.values().filter(|expected| expected.deadline_ms.is_some()).count();
-            assert_eq!(shard.expiring_count(database as u8), expiring);
+            let deadlines: Vec<_> = model.values().filter_map(|expected| expected.deadline_ms).collect();
+            assert_eq!(shard.expiring_count(database as u8), deadlines.len());
+            assert_eq!(shard.deadlines_ms(database as u8), deadlines.into_iter().map(u128::from).sum());
         }
         assert!(self.keyspace.shard.next_due_ms().is_none_or(|next_ms| next_ms > self.now_ms));
     }
@@ -370,7 +379,7 @@ impl Check {
                 assert_eq!(entry.is_none(), expected.is_due(self.now_ms));
                 if let Some(entry) = entry {
                     assert_eq!(entry.deadline_ms(), expected.deadline_ms);
-                    assert_eq!(entry.is_edited(), expected.edited);
+                    assert_eq!(entry.form() == Form::Edited, expected.edited);
                     assert!(bytes_of(entry) == expected.value, "another value");
                 }
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::entry::{Heap, NewEntry, NewValue};
+use crate::entry::{Form, Heap, NewEntry, NewValue};
 
 /// A slot and what it should hold.
 struct Model {
@@ -29,7 +29,7 @@ impl Model {
 
     fn insert(&mut self, name: &[u8]) {
         let hash = self.hasher.hash(name);
-        let new = NewEntry { name, value: NewValue::Inline(b"", 0), word: None, edited: false, clock: 0 };
+        let new = NewEntry { name, value: NewValue::Inline(b"", 0), word: None, form: Form::Given, clock: 0 };
         let entry = Entry::new(&mut self.heap, new);
         self.slot.insert(hash, entry, &self.hasher, &mut self.table_bytes);
         assert!(self.keys.insert(name.to_vec(), hash).is_none());

@@ -58,7 +58,7 @@ fn every_change_counts_and_nothing_else() {
     assert_eq!(added(&keyspace), 1);
     keyspace.set(0, 1, b"value", Deadline::Keep, START_MS);
     assert_eq!(added(&keyspace), 1, "a write of what was there counts");
-    keyspace.shard.edit_string(0, &name, key, 5, START_MS, |_| ());
+    keyspace.shard.edit_string(0, &name, key, 5, 0..5, START_MS, |_| ());
     assert_eq!(added(&keyspace), 1);
 
     for (deadline, changes) in [

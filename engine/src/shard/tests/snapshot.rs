@@ -2,7 +2,11 @@
 
 use super::*;
 
+/// A value of this length has an allocation of its own.
 const LARGE_BYTES: usize = 20 << 10;
+
+/// A value of this length is emitted in five parts.
+const HUGE_BYTES: usize = 600 << 10;
 
 /// What a snapshot has yet to emit: by database and key, value and deadline.
 pub(super) type Content = BTreeMap<(u8, Vec<u8>), (Vec<u8>, Option<u64>)>;
@@ -11,38 +15,53 @@ pub(super) type Content = BTreeMap<(u8, Vec<u8>), (Vec<u8>, Option<u64>)>;
 pub(super) enum SnapshotStep {
     Begin,
     Walk { budget: usize },
-    Drain,
     Abandon,
 }
 
 pub(super) fn any_snapshot_step() -> impl Strategy<Value = SnapshotStep> {
     prop_oneof![
         3 => Just(SnapshotStep::Begin),
-        8 => prop_oneof![1..8_usize, 1..600_usize].prop_map(|budget| SnapshotStep::Walk { budget }),
-        3 => Just(SnapshotStep::Drain),
+        11 => prop_oneof![1..8_usize, 1..600_usize].prop_map(|budget| SnapshotStep::Walk { budget }),
         1 => Just(SnapshotStep::Abandon),
     ]
 }
 
-/// Checks an emitted entry against what is due, once.
-fn check_off(content: &mut Content, saved: Saved<'_>) {
-    let Value::String(value) = saved.value;
-    let expected = content.remove(&(saved.database, saved.key.to_vec()));
-    let Some((expected_value, expected_ms)) = expected else {
-        panic!("emitted twice, or never there: {:?} in {}", saved.key, saved.database);
+/// Checks what is emitted against what is due, once. Of a value that goes on, the rest stays due.
+fn check_off(content: &mut Content, emitting: &mut Option<(u8, Vec<u8>)>, saved: Saved<'_>) {
+    let (place, bytes, rest_bytes) = match saved {
+        Saved::Entry(SavedEntry { database, key, value: Value::String(bytes), rest_bytes, deadline_ms }) => {
+            assert_eq!(*emitting, None, "nothing comes before the rest of a value");
+            let place = (database, key.to_vec());
+            let expected = content.get(&place);
+            assert_eq!(expected.map(|(_, expected_ms)| *expected_ms), Some(deadline_ms), "{place:?}");
+            (place, bytes, Some(rest_bytes))
+        }
+        Saved::Part(bytes) => (emitting.take().expect("a value goes on"), bytes, None),
     };
-    assert!(value == expected_value, "another value");
-    assert_eq!(saved.deadline_ms, expected_ms);
+    let Some((mut expected, deadline_ms)) = content.remove(&place) else {
+        panic!("emitted twice, or never there: {place:?}");
+    };
+    assert!(expected.starts_with(bytes), "another value");
+    expected.drain(..bytes.len());
+    assert!(rest_bytes.is_none_or(|rest_bytes| rest_bytes == expected.len()));
+    assert!(bytes.len() <= 256 << 10, "no more at once");
+    if !expected.is_empty() {
+        content.insert(place.clone(), (expected, deadline_ms));
+        *emitting = Some(place);
+    }
 }
 
 impl Keyspace {
     fn step(&mut self, budget: usize, content: &mut Content) -> bool {
-        self.shard.snapshot_step(budget, |saved| check_off(content, saved))
+        let Self { shard, emitting, .. } = self;
+        shard.snapshot_step(budget, |saved| check_off(content, emitting, saved))
     }
 
+    /// Everything that changes have forced out.
     fn drain(&mut self, content: &mut Content) {
-        self.shard.drain_saved_early(|saved| check_off(content, saved));
-        assert_eq!(self.shard.saved_early_bytes(), 0);
+        while self.shard.saved_early_bytes() > 0 {
+            assert!(!self.step(1, content), "the next step ends it");
+        }
     }
 
     /// Everything that is still to come.
@@ -58,7 +77,7 @@ impl Keyspace {
     /// What the snapshot emits, for tests that know what they want.
     fn finish_and_list(&mut self) -> Vec<(u8, Vec<u8>)> {
         let mut list = Vec::new();
-        while !self.shard.snapshot_step(10, |saved| list.push((saved.database, saved.key.to_vec()))) {}
+        while !self.shard.snapshot_step(10, |saved| list.extend(begun(saved))) {}
         list.sort();
         list
     }
@@ -96,6 +115,14 @@ impl Keyspace {
     }
 }
 
+/// Database and key of an entry of which something is emitted for the first time.
+fn begun(saved: Saved<'_>) -> Option<(u8, Vec<u8>)> {
+    match saved {
+        Saved::Entry(entry) => Some((entry.database, entry.key.to_vec())),
+        Saved::Part(_) => None,
+    }
+}
+
 impl Check {
     fn content(&self) -> Content {
         let time_ms = self.keyspace.shard.time_ms();
@@ -114,7 +141,7 @@ impl Check {
             SnapshotStep::Begin => {
                 self.finish_snapshot(100);
                 self.to_emit = self.content();
-                self.keyspace.shard.begin_snapshot();
+                self.keyspace.shard.begin_snapshot(u64::MAX);
                 assert!(self.keyspace.shard.is_saving());
             }
             SnapshotStep::Walk { budget } => {
@@ -122,12 +149,12 @@ impl Check {
                     self.keyspace.finish(1, &mut self.to_emit);
                 }
             }
-            SnapshotStep::Drain => self.keyspace.drain(&mut self.to_emit),
             SnapshotStep::Abandon => {
                 self.keyspace.shard.abandon_snapshot();
                 assert_eq!(self.keyspace.shard.saved_early_bytes(), 0);
                 // Nothing may be emitted from here on.
                 self.to_emit.clear();
+                self.keyspace.emitting = None;
             }
         }
     }
@@ -176,12 +203,12 @@ proptest! {
 fn an_empty_shard_is_saved_at_once() {
     let mut keyspace = Keyspace::new();
     assert!(keyspace.step(1, &mut Content::new()), "there is no snapshot");
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
     assert!(keyspace.shard.is_saving());
     // Not there at the begin.
     keyspace.set(0, 1, b"value", Deadline::Clear, START_MS);
     assert!(keyspace.step(1, &mut Content::new()) && !keyspace.shard.is_saving());
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
     assert_eq!(keyspace.finish_and_list(), [(0, Keyspace::name(1))]);
 }
 
@@ -189,8 +216,8 @@ fn an_empty_shard_is_saved_at_once() {
 #[should_panic(expected = "one snapshot of a shard at a time")]
 fn a_second_snapshot_has_to_wait() {
     let mut keyspace = Keyspace::new();
-    keyspace.shard.begin_snapshot();
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
+    keyspace.shard.begin_snapshot(u64::MAX);
 }
 
 #[test]
@@ -199,7 +226,7 @@ fn reads_force_nothing_out() {
     let name = Keyspace::name(1);
     let key = keyspace.key(&name);
     keyspace.set(0, 1, b"value", Deadline::Clear, START_MS);
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
     keyspace.shard.access(0, &name, key, START_MS + 10_000);
     keyspace.shard.duplicate(0, &name, key, START_MS);
     keyspace.shard.random_key(0, 1, START_MS);
@@ -222,7 +249,7 @@ fn a_large_value_that_goes_is_not_copied() {
         let Value::String(value) = entry.value();
         addresses.push(value.as_ptr());
     }
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
     let before = keyspace.shard.used_bytes();
     assert!(keyspace.remove(0, 0, START_MS));
     keyspace.set(0, 1, &[9; LARGE_BYTES], Deadline::Clear, START_MS);
@@ -231,14 +258,18 @@ fn a_large_value_that_goes_is_not_copied() {
     assert!(keyspace.shard.saved_early_bytes() >= 3 * LARGE_BYTES);
     assert!(keyspace.shard.used_bytes() < before + LARGE_BYTES + 4_096, "the new value and some words");
     let mut seen = Vec::new();
-    keyspace.shard.drain_saved_early(|saved| {
-        let Value::String(value) = saved.value;
-        assert_eq!((saved.database, saved.deadline_ms), (0, Some(START_MS + 10)));
-        assert!(value.iter().all(|&byte| Keyspace::name(u32::from(byte)) == saved.key));
-        seen.push(value.as_ptr());
-    });
+    let mut is_over = false;
+    while !is_over {
+        is_over = keyspace.shard.snapshot_step(1, |saved| {
+            let Saved::Entry(saved) = saved else { panic!("it is not as large as that") };
+            let Value::String(value) = saved.value;
+            assert_eq!((saved.database, saved.deadline_ms), (0, Some(START_MS + 10)));
+            assert!(value.iter().all(|&byte| Keyspace::name(u32::from(byte)) == saved.key));
+            seen.push(value.as_ptr());
+        });
+    }
+    seen.reverse();
     assert_eq!(seen, addresses);
-    assert_eq!(keyspace.finish_and_list(), []);
     keyspace.check_memory();
 }
 
@@ -247,7 +278,7 @@ fn what_waits_is_counted() {
     let mut keyspace = Keyspace::new();
     (0..100).for_each(|number| keyspace.set(0, number, &[1; 50], Deadline::Clear, START_MS));
     let before = keyspace.shard.used_bytes();
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
     (0..100).for_each(|number| keyspace.set(0, number, &[2; 50], Deadline::Clear, START_MS));
     let waiting = keyspace.shard.saved_early_bytes();
     assert_eq!(waiting, keyspace.shard.heap.used_bytes() / 2);
@@ -257,12 +288,10 @@ fn what_waits_is_counted() {
     // Each once only: the entries are new now.
     (0..100).for_each(|number| keyspace.set(0, number, &[3; 50], Deadline::Clear, START_MS));
     assert_eq!(keyspace.shard.saved_early_bytes(), waiting);
-    let mut count = 0;
-    keyspace.shard.drain_saved_early(|saved| {
-        assert_eq!(saved.value, Value::String(&[1; 50]));
-        count += 1;
-    });
-    assert_eq!((count, keyspace.shard.saved_early_bytes()), (100, 0));
+    let mut content: Content =
+        (0..100).map(|number| ((0, Keyspace::name(number)), (vec![1; 50], None))).collect();
+    keyspace.drain(&mut content);
+    assert!(content.is_empty());
     assert_eq!(keyspace.finish_and_list(), []);
     assert_eq!(keyspace.shard.used_bytes(), before);
 }
@@ -271,7 +300,7 @@ fn what_waits_is_counted() {
 fn a_step_hands_out_what_waits_before_it_ends_the_snapshot() {
     let mut keyspace = Keyspace::new();
     (0..3).for_each(|number| keyspace.set(0, number, b"old", Deadline::Clear, START_MS));
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
     (0..3).for_each(|number| assert!(keyspace.remove(0, number, START_MS)));
     let waiting = keyspace.shard.saved_early_bytes();
     let mut content: Content =
@@ -282,17 +311,32 @@ fn a_step_hands_out_what_waits_before_it_ends_the_snapshot() {
 }
 
 #[test]
+fn keys_that_an_older_entry_may_still_keep_are_saved() {
+    let mut keyspace = Keyspace::new();
+    keyspace.set(0, 0, b"due before", Deadline::At(START_MS + 10), START_MS);
+    keyspace.set(0, 1, b"due meanwhile", Deadline::At(START_MS + 20), START_MS);
+    // An entry was proposed and waits; the one that keeps the key was proposed before.
+    keyspace.shard.advance(START_MS + 25);
+    assert_eq!(keyspace.shard.begin_snapshot(START_MS + 15), START_MS + 15);
+    assert_eq!(keyspace.finish_and_list(), [(0, Keyspace::name(1))]);
+    // Shard time that is not so far yet is not overtaken.
+    assert_eq!(keyspace.shard.begin_snapshot(u64::MAX), START_MS + 25);
+    assert_eq!(keyspace.finish_and_list(), []);
+}
+
+#[test]
 fn databases_have_the_numbers_that_they_had() {
     let mut keyspace = Keyspace::new();
     (0..4).for_each(|number| keyspace.set(1, number, b"value", Deadline::Clear, START_MS));
     keyspace.shard.swap_databases(1, 5);
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
     keyspace.shard.swap_databases(5, 2);
     keyspace.set(2, 0, b"new", Deadline::Clear, START_MS);
     keyspace.set(5, 1, b"another", Deadline::Clear, START_MS);
-    keyspace.shard.drain_saved_early(|saved| {
-        assert_eq!((saved.database, saved.value), (5, Value::String(b"value")));
-    });
+    let mut content: Content =
+        (0..4).map(|number| ((5, Keyspace::name(number)), (b"value".to_vec(), None))).collect();
+    keyspace.drain(&mut content);
+    assert_eq!(content.len(), 3);
     keyspace.shard.flush(Some(2));
     keyspace.shard.swap_databases(2, 0);
     let left: Vec<_> = (1..4).map(|number| (5, Keyspace::name(number))).collect();
@@ -305,14 +349,15 @@ fn flushed_entries_wait_for_the_walk() {
     let before = keyspace.shard.used_bytes();
     (0..5_000).for_each(|number| keyspace.set(0, number, &[7; 100], Deadline::Clear, START_MS));
     keyspace.set(1, 0, &[7; LARGE_BYTES], Deadline::Clear, START_MS);
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
     let mut emitted = Vec::new();
     let mut step = |keyspace: &mut Keyspace, budget| {
-        keyspace.shard.snapshot_step(budget, |saved| emitted.push((saved.database, saved.key.to_vec())))
+        keyspace.shard.snapshot_step(budget, |saved| emitted.extend(begun(saved)))
     };
     assert!(!step(&mut keyspace, 1_000));
     keyspace.shard.flush(None);
-    assert_eq!(keyspace.shard.saved_early_bytes(), 0, "a flush touches no entry");
+    let waiting = keyspace.shard.saved_early_bytes();
+    assert!((5_000 * 100..keyspace.shard.used_bytes()).contains(&waiting), "{waiting}");
     assert!(!keyspace.shard.reclaim(usize::MAX), "nor may their memory go");
     // New content, and another flush: it was not there at the begin, so it goes at once.
     keyspace.set(0, 1, b"new", Deadline::Clear, START_MS);
@@ -339,7 +384,7 @@ fn what_was_flushed_before_is_not_saved() {
     (0..100).for_each(|number| keyspace.set(0, number, b"flushed", Deadline::Clear, START_MS));
     keyspace.shard.flush(None);
     keyspace.set(0, 1, b"value", Deadline::Clear, START_MS);
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
     while keyspace.shard.reclaim(10) {}
     assert_eq!(keyspace.shard.saved_early_bytes(), 0);
     assert_eq!(keyspace.finish_and_list(), [(0, Keyspace::name(1))]);
@@ -350,7 +395,7 @@ fn a_step_stays_within_its_budget() {
     let mut keyspace = Keyspace::new();
     (0..5_000).for_each(|number| keyspace.set(0, number, b"value", Deadline::Clear, START_MS));
     let (mut steps, mut over) = (0, false);
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
     while !over {
         let mut count = 0;
         over = keyspace.shard.snapshot_step(50, |_| count += 1);
@@ -361,7 +406,7 @@ fn a_step_stays_within_its_budget() {
 
     (0..200).for_each(|number| keyspace.set(1, number, &[1; LARGE_BYTES], Deadline::Clear, START_MS));
     keyspace.shard.flush(Some(0));
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
     let (mut all, mut over) = (0, false);
     while !over {
         let mut count = 0;
@@ -384,7 +429,7 @@ fn deadlines_are_those_of_the_begin() {
     let key = keyspace.key(&name);
     assert!(keyspace.shard.set_deadline(0, &name, key, Deadline::Clear, START_MS));
     keyspace.shard.advance(START_MS + 5);
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
     let mut content: Content = (2..6)
         .map(|number| {
             let deadline_ms = (number != 5).then_some(START_MS + 50);
@@ -396,7 +441,7 @@ fn deadlines_are_those_of_the_begin() {
     assert!(keyspace.shard.set_deadline(0, &name, key, Deadline::Clear, START_MS + 5));
     let name = Keyspace::name(3);
     let key = keyspace.key(&name);
-    keyspace.shard.edit_string(0, &name, key, 2, START_MS + 5, |value| value.fill(b'x'));
+    keyspace.shard.edit_string(0, &name, key, 2, 0..2, START_MS + 5, |value| value.fill(b'x'));
     // Removes 1, 3 and 4, and the left-over words of 2 and 5.
     while keyspace.shard.tick(START_MS + 100, 10) {}
     assert_eq!((keyspace.shard.key_count(0), keyspace.shard.expiring_count(0)), (2, 0));
@@ -414,7 +459,7 @@ fn a_renamed_key_is_saved_under_its_old_name() {
         let (from_key, to_key) = (keyspace.key(&from), keyspace.key(&to));
         keyspace.set(0, 1, &vec![1; length], Deadline::Clear, START_MS);
         keyspace.set(0, 2, b"replaced", Deadline::Clear, START_MS);
-        keyspace.shard.begin_snapshot();
+        keyspace.shard.begin_snapshot(u64::MAX);
         let entry = keyspace.shard.detach(0, &from, from_key, START_MS).unwrap();
         keyspace.shard.attach(0, &to, to_key, entry, START_MS);
         assert_eq!(keyspace.get(0, 2, START_MS), Some(vec![1; length]));
@@ -431,7 +476,7 @@ fn an_abandoned_snapshot_ends_without_output() {
     (0..3_000).for_each(|number| keyspace.set(0, number, b"value", Deadline::Clear, START_MS));
     (0..50).for_each(|number| keyspace.set(1, number, &[1; LARGE_BYTES], Deadline::Clear, START_MS));
     (0..50).for_each(|number| keyspace.set(2, number, b"value", Deadline::Clear, START_MS));
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
     assert!(!keyspace.shard.snapshot_step(100, |_| ()));
     (0..40).for_each(|number| assert!(keyspace.remove(1, number, START_MS)));
     keyspace.shard.flush(Some(2));
@@ -442,8 +487,7 @@ fn an_abandoned_snapshot_ends_without_output() {
     keyspace.set(0, 2, b"other", Deadline::Clear, START_MS);
     let name = Keyspace::name(45);
     let key = keyspace.key(&name);
-    keyspace.shard.edit_string(1, &name, key, 9, START_MS, |_| ());
-    keyspace.shard.drain_saved_early(|_| panic!("abandoned"));
+    keyspace.shard.edit_string(1, &name, key, 9, 0..9, START_MS, |_| ());
     let mut steps = 0;
     while !keyspace.shard.snapshot_step(100, |_| panic!("abandoned")) {
         assert!(keyspace.shard.is_saving());
@@ -454,7 +498,7 @@ fn an_abandoned_snapshot_ends_without_output() {
     keyspace.shard.abandon_snapshot();
     assert!(!keyspace.shard.is_saving(), "there is none");
 
-    keyspace.shard.begin_snapshot();
+    keyspace.shard.begin_snapshot(u64::MAX);
     assert_eq!(keyspace.finish_and_list().len(), 2_999 + 10);
 }
 
@@ -466,7 +510,9 @@ fn a_shard_may_go_in_the_middle_of_a_snapshot() {
         (0..2_000).for_each(|number| keyspace.set(0, number, b"value", Deadline::Clear, START_MS));
         (0..5).for_each(|number| keyspace.set(1, number, &[1; LARGE_BYTES], Deadline::Clear, START_MS));
         (0..5).for_each(|number| keyspace.set(2, number, &[1; LARGE_BYTES], Deadline::Clear, START_MS));
-        keyspace.shard.begin_snapshot();
+        keyspace.set(3, 0, &[1; HUGE_BYTES], Deadline::Clear, START_MS);
+        keyspace.shard.begin_snapshot(u64::MAX);
+        assert!(keyspace.remove(3, 0, START_MS));
         assert!(!keyspace.shard.snapshot_step(1, |_| ()));
         (0..3).for_each(|number| assert!(keyspace.remove(1, number, START_MS)));
         keyspace.shard.flush(Some(2));
@@ -474,4 +520,162 @@ fn a_shard_may_go_in_the_middle_of_a_snapshot() {
             keyspace.shard.abandon_snapshot();
         }
     }
+}
+
+impl Keyspace {
+    /// Where the allocation of a value is.
+    fn allocation(&mut self, number: u32) -> *const u8 {
+        let name = Self::name(number);
+        let key = self.key(&name);
+        let entry = self.shard.get(0, &name, key, START_MS).expect("it is there");
+        let Value::String(value) = entry.value();
+        value.as_ptr()
+    }
+
+    fn write_at(&mut self, number: u32, offset: usize, bytes: &[u8]) {
+        let name = Self::name(number);
+        let key = self.key(&name);
+        let length = self.get(0, number, START_MS).map_or(0, |value| value.len());
+        let range = offset..offset + bytes.len();
+        let length = length.max(range.end);
+        self.shard.edit_string(0, &name, key, length, range, START_MS, |value| value.copy_from_slice(bytes));
+    }
+
+    fn expire(&mut self, number: u32, deadline: Deadline) {
+        let name = Self::name(number);
+        let key = self.key(&name);
+        assert!(self.shard.set_deadline(0, &name, key, deadline, START_MS));
+    }
+}
+
+/// A value in which every place can be told.
+fn huge() -> Vec<u8> {
+    (0..HUGE_BYTES).map(|place| (place / 1000) as u8 ^ place as u8).collect()
+}
+
+fn one_huge(deadline_ms: Option<u64>) -> (Keyspace, Content) {
+    let mut keyspace = Keyspace::new();
+    let deadline = deadline_ms.map_or(Deadline::Clear, Deadline::At);
+    keyspace.set(0, 1, &huge(), deadline, START_MS);
+    keyspace.shard.begin_snapshot(u64::MAX);
+    (keyspace, Content::from([((0, Keyspace::name(1)), (huge(), deadline_ms))]))
+}
+
+#[test]
+fn a_huge_value_comes_in_parts_and_what_changes_of_it_is_all_that_is_kept() {
+    for parts_before in 0..5 {
+        let (mut keyspace, mut content) = one_huge(Some(START_MS + 100));
+        let before = keyspace.shard.used_bytes();
+        let step = |keyspace: &mut Keyspace, content: &mut Content| {
+            let due = content.values().map(|(value, _)| value.len()).sum::<usize>();
+            assert!(!keyspace.step(1, content));
+            let left = content.values().map(|(value, _)| value.len()).sum::<usize>();
+            assert!(due - left <= 128 << 10, "a step emits one part");
+        };
+        (0..parts_before).for_each(|_| step(&mut keyspace, &mut content));
+        let allocation = keyspace.allocation(1);
+        keyspace.expire(1, Deadline::Clear);
+        keyspace.expire(1, Deadline::At(START_MS + 7));
+        // Twice at the same place, over the bounds of parts, and at both ends.
+        for offset in [0, 130_000, 131_000, 131_000, 400_000, HUGE_BYTES - 500] {
+            keyspace.write_at(1, offset, &[offset as u8 ^ 0xAA; 500]);
+        }
+        assert_eq!(keyspace.allocation(1), allocation);
+        // It grows, and moves.
+        keyspace.write_at(1, HUGE_BYTES, &[1; HUGE_BYTES]);
+        assert_ne!(keyspace.allocation(1), allocation);
+        keyspace.write_at(1, HUGE_BYTES - 20, &[2; 40]);
+        let kept = keyspace.shard.saved_early_bytes();
+        assert!(kept < 8 * 600 && (parts_before == 5 || kept > 500), "{kept}");
+        step(&mut keyspace, &mut content);
+        // It goes in the middle, or before it begins; nothing is copied then either.
+        assert!(keyspace.remove(0, 1, START_MS));
+        assert!(keyspace.shard.used_bytes() < before + 2 * HUGE_BYTES);
+        keyspace.finish(1, &mut content);
+        keyspace.check_memory();
+    }
+}
+
+#[test]
+fn a_huge_value_that_only_gets_another_deadline_is_not_copied() {
+    let (mut keyspace, mut content) = one_huge(None);
+    let (before, allocation) = (keyspace.shard.used_bytes(), keyspace.allocation(1));
+    keyspace.expire(1, Deadline::At(START_MS + 100));
+    assert_eq!(keyspace.allocation(1), allocation);
+    assert!(keyspace.shard.saved_early_bytes() < 200 && keyspace.shard.used_bytes() < before + 4_096);
+    // It comes due before it was saved.
+    while keyspace.shard.tick(START_MS + 100, 10) {}
+    assert_eq!(keyspace.shard.key_count(0), 0);
+    assert!(keyspace.shard.saved_early_bytes() >= HUGE_BYTES);
+    keyspace.finish(1, &mut content);
+}
+
+#[test]
+fn of_many_values_that_change_only_what_changes_is_kept() {
+    let mut keyspace = Keyspace::new();
+    (0..50).for_each(|number| keyspace.set(0, number, &[1; LARGE_BYTES], Deadline::Clear, START_MS));
+    keyspace.shard.begin_snapshot(u64::MAX);
+    let mut content: Content =
+        (0..50).map(|number| ((0, Keyspace::name(number)), (vec![1; LARGE_BYTES], None))).collect();
+    for number in 0..50 {
+        keyspace.expire(number, Deadline::At(START_MS + 100));
+        keyspace.write_at(number, 500, b"changed");
+        keyspace.write_at(number, LARGE_BYTES, b"and longer");
+    }
+    assert!(keyspace.shard.saved_early_bytes() < 50 * 300, "{}", keyspace.shard.saved_early_bytes());
+    (0..10).for_each(|number| assert!(keyspace.remove(0, number, START_MS)));
+    keyspace.finish(1, &mut content);
+}
+
+#[test]
+fn a_huge_value_is_emitted_to_its_end_whatever_takes_it_away() {
+    type Take = fn(&mut Keyspace);
+    let takes: [Take; 6] = [
+        |_| (),
+        |keyspace| assert!(keyspace.remove(0, 1, START_MS)),
+        |keyspace| keyspace.set(0, 1, b"other", Deadline::Clear, START_MS),
+        |keyspace| keyspace.shard.flush(None),
+        |keyspace| keyspace.shard.swap_databases(0, 3),
+        |keyspace| {
+            let name = Keyspace::name(1);
+            let key = keyspace.key(&name);
+            let entry = keyspace.shard.detach(0, &name, key, START_MS).unwrap();
+            keyspace.shard.attach(1, &name, key, entry, START_MS);
+        },
+    ];
+    for (take, parts_before) in takes.iter().flat_map(|take| [0, 1, 4].map(|parts| (take, parts))) {
+        let (mut keyspace, mut content) = one_huge(None);
+        (0..parts_before).for_each(|_| assert!(!keyspace.step(1, &mut content)));
+        take(&mut keyspace);
+        keyspace.finish(1, &mut content);
+        keyspace.check_memory();
+        // And given up instead.
+        keyspace.set(0, 1, &huge(), Deadline::Clear, START_MS);
+        keyspace.shard.begin_snapshot(u64::MAX);
+        (0..parts_before).for_each(|_| assert!(!keyspace.shard.snapshot_step(1, |_| ())));
+        take(&mut keyspace);
+        keyspace.shard.abandon_snapshot();
+        keyspace.finish(1, &mut Content::new());
+        keyspace.check_memory();
+    }
+}
+
+#[test]
+fn keys_count_against_a_steps_budget() {
+    let mut keyspace = Keyspace::new();
+    for number in 0..200 {
+        let mut name = Keyspace::name(number);
+        name.resize(10_000, b'k');
+        let key = keyspace.key(&name);
+        keyspace.shard.set_string(0, &name, key, b"value", Deadline::Clear, START_MS);
+    }
+    keyspace.shard.begin_snapshot(u64::MAX);
+    let (mut all, mut is_over) = (0, false);
+    while !is_over {
+        let mut count = 0;
+        is_over = keyspace.shard.snapshot_step(5, |_| count += 1);
+        assert!(count <= 5 * 4_096 / 10_000 + 1, "{count}");
+        all += count;
+    }
+    assert_eq!(all, 200);
 }
