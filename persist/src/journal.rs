@@ -9,6 +9,7 @@
 //!   it does, whatever the order of completions.
 //! - A segment's header holds the state of every shard as all records before the segment leave it.
 //! - No block is written before its own segment's file exists, and no sealed block before the next segment's does.
+//! - The last block of a segment is sealed, whether it leaves room or not: nothing but a seal ends a segment.
 //! - Once poisoned, the journal hands out nothing and no position moves.
 
 mod fragments;
@@ -175,6 +176,23 @@ impl Journal {
         }
     }
 
+    /// Begins the first segment with a block without records. The caller makes the bytes durable, in the first segment's
+    /// file, before it lets the journal do anything else: they count as synced from now on. That file is asked for like any
+    /// other, and what it holds is to stay.
+    ///
+    /// # Panics
+    ///
+    /// Panics if anything was appended before.
+    pub fn begin(&mut self, now_ms: u64) -> Write {
+        let start = Position::new(self.segments.first(), 0);
+        assert!(self.plan.next() == start && self.plan.planned_bytes() == 0, "a journal begins once");
+        self.plan.begin(&self.states, &mut self.segments);
+        self.close_block(now_ms);
+        let write = self.plan.take_first();
+        self.progress.begin(write.end());
+        write
+    }
+
     /// The states of the core's shards, in order of shard, as all records so far leave them.
     pub fn states(&self) -> &[ShardState] {
         self.states.all()
@@ -277,7 +295,8 @@ impl Journal {
             last_bytes = fresh_bytes;
             sequence += 1;
         }
-        bytes + last_bytes as u64
+        // What fills the last one seals it, which takes the next.
+        bytes + last_bytes.saturating_sub(BLOCK_ALIGN) as u64
     }
 
     /// The segments with blocks of this epoch, oldest first; some may not be written yet.

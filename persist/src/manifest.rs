@@ -6,8 +6,11 @@
 //!
 //! - `epoch` is that of the running server, or the one that ran last: it grows at every start, durably, before anything
 //!   is written to a journal of the new epoch.
+//! - A start records a manifest twice. The first has no `starts`: the epoch is taken, and nothing of it is promised to
+//!   anybody. The second names every journal of the epoch, each of which has its first segment with a header by then,
+//!   durably. Only then is anything acknowledged, or anything earlier removed.
 //! - Every journal of an earlier epoch that has a file has a cut. What lies at or behind the cut is dropped, valid or
-//!   not, at this and every later recovery.
+//!   not, at this and every later recovery. As long as there are no `starts`, every journal with a cut has its files.
 
 use std::fmt;
 
@@ -47,7 +50,7 @@ pub struct Manifest {
     pub epoch: u64,
     /// Something acknowledged may be lost: the replicas here never vote again under their ids.
     pub must_not_vote: bool,
-    /// Where the journals of this epoch begin, by core; that of a core that is not named begins with segment 1.
+    /// The journals of this epoch, one for each core, once all of them are begun; none before.
     pub starts: Vec<Start>,
     /// Where the journals of earlier epochs end.
     pub cuts: Vec<Cut>,
@@ -55,8 +58,7 @@ pub struct Manifest {
     pub truncations: Vec<Truncation>,
 }
 
-/// The first segment of a core's journal. A segment behind it whose file is there is part of the journal, even if all that
-/// was written to it was lost.
+/// The first segment of a core's journal. It, or a later one once it was trimmed, is there and has a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Start {
     /// The core.
@@ -249,9 +251,14 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The first segment of a core's journal of this epoch.
-    pub fn start(&self, core: u16) -> u32 {
-        self.starts.iter().find(|start| start.core == core).map_or(1, |start| start.sequence)
+    /// Whether the journals of this epoch are begun: until then none of them holds anything that counts.
+    pub fn is_begun(&self) -> bool {
+        !self.starts.is_empty()
+    }
+
+    /// The first segment of a core's journal of this epoch, if that is begun.
+    pub fn start(&self, core: u16) -> Option<u32> {
+        self.starts.iter().find(|start| start.core == core).map(|start| start.sequence)
     }
 
     /// The cut of a journal.
@@ -274,6 +281,11 @@ impl Manifest {
         }
         if cuts.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err("it cuts a journal twice");
+        }
+        let mut starts: Vec<_> = self.starts.iter().map(|start| start.core).collect();
+        starts.sort_unstable();
+        if starts.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err("it begins a journal twice");
         }
         if self
             .truncations
@@ -378,7 +390,9 @@ mod tests {
         assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest.clone()));
         assert_eq!(manifest.cut(4, 1), Some(Position::new(2, 640)));
         assert_eq!(manifest.cut(4, 0), None);
-        assert_eq!((manifest.start(1), manifest.start(0)), (17, 1));
+        assert_eq!((manifest.start(1), manifest.start(0)), (Some(17), None));
+        assert!(manifest.is_begun());
+        assert!(!Manifest { starts: Vec::new(), ..manifest }.is_begun());
     }
 
     #[test]
@@ -416,6 +430,7 @@ mod tests {
         assert!(refused(|manifest| manifest.epoch = u64::MAX));
         assert!(refused(|manifest| manifest.cuts[1].epoch = 5));
         assert!(refused(|manifest| manifest.cuts[0] = Cut { end: Position(1), ..manifest.cuts[1] }));
+        assert!(refused(|manifest| manifest.starts.push(Start { core: 1, sequence: 18 })));
         assert!(refused(|manifest| manifest.truncations[0].shard = 64));
         assert!(refused(|manifest| manifest.truncations[0].to_epoch = 5));
     }

@@ -1,9 +1,16 @@
 //! Reading journals again after any crash: what is kept, what every shard comes to, and every entry once more.
 //!
-//! Three steps, none of which does I/O itself or changes a file. [`scan`] reads everything once, finds where each journal
-//! ends, and refuses what no crash explains. The caller then makes sure that what is kept is durable, as
-//! [`Segment::synced_to`] says, and durably records [`Scan::next_manifest`], before it writes to any journal. [`Scan::replay`], called by every core for its shards, visits the
-//! entries behind the shards' snapshots.
+//! Nothing here does I/O itself or changes a file. [`scan`] reads everything once, finds where each journal ends, and refuses
+//! what no crash explains. [`Scan::replay`], called by every core for its shards, visits the entries behind the shards'
+//! snapshots. Then the caller makes the start durable, in this order:
+//!
+//! 1. what is kept, as [`Segment::synced_to`] says;
+//! 2. the epoch, and where the earlier journals end: [`Scan::next_manifest`];
+//! 3. the first segment of every core's journal, with a header of all its shards and an empty block
+//!    ([`crate::journal::Journal::begin`]);
+//! 4. that they are begun: [`Scan::begun_manifest`].
+//!
+//! Only then does it acknowledge or remove anything. After a crash in between, the next start finds the same.
 //!
 //! Invariants:
 //!
@@ -14,13 +21,17 @@
 //!   their cuts, and whatever is wrong before those is corruption.
 //! - A group of records is kept whole or dropped whole; a record with fragments too.
 //! - What is kept of each shard is contiguous from its snapshot on.
+//! - No file can be missing that holds something needed. A sealed segment demands the next one, the manifest every journal of
+//!   its epoch, and the headers of those, which name every shard's last index and snapshot, whatever holds the entries
+//!   up to there. While the epoch is not begun the manifest demands the earlier journals themselves.
 //!
 //! What writers must do for this: a segment's file is there, durably, before its predecessor is sealed; a shard's first
 //! record on another core comes behind a segment header that lists it, with a higher ownership; a snapshot gets its
 //! name only once the journal is synced up to where its last entry ends, and its predecessor is removed only once
 //! its mark is synced; a snapshot either ends where no prepared part of a transaction is unfinished, or holds those that
 //! are; segments of a journal are removed or recycled oldest first, and not while they hold the prepared part of a
-//! transaction that no snapshot covers as finished, or a decision that somebody may still ask for.
+//! transaction that no snapshot covers as finished, or a decision that somebody may still ask for; and only up to a segment
+//! whose header is durable.
 
 mod error;
 mod files;
@@ -33,6 +44,7 @@ mod walk;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
         Mutex, PoisonError,
@@ -123,6 +135,13 @@ pub struct Segment {
     pub shards: Vec<(u16, u64)>,
 }
 
+impl Segment {
+    /// Whether there is no entry in it.
+    fn is_idle(&self) -> bool {
+        self.shards.iter().all(|(_, last_index)| *last_index == 0)
+    }
+}
+
 /// What was safely on disk once, or should have been, and is dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
@@ -141,12 +160,13 @@ pub fn scan<D: Directory>(
     let mut names = directory.list().map_err(RecoveryError::List)?;
     names.sort_unstable();
     names.dedup();
-    let mut segments: Vec<(u16, u32)> = names.iter().filter_map(|name| names::parse_segment(name)).collect();
-    segments.sort_unstable();
-    let cores: Vec<(u16, Vec<u32>)> = segments
-        .chunk_by(|one, other| one.0 == other.0)
-        .map(|files| (files[0].0, files.iter().map(|file| file.1).collect()))
-        .collect();
+    let mut cores: BTreeMap<u16, Vec<u32>> =
+        files::demanded(manifest).map(|(_, core)| (core, vec![])).collect();
+    for (core, sequence) in names.iter().filter_map(|name| names::parse_segment(name)) {
+        cores.entry(core).or_default().push(sequence);
+    }
+    let mut cores: Vec<(u16, Vec<u32>)> = cores.into_iter().collect();
+    cores.iter_mut().for_each(|(_, sequences)| sequences.sort_unstable());
     let scans = in_parallel(options.threads, &cores, |(core, sequences)| {
         files::scan_core(directory, manifest, options, *core, sequences)
     });
@@ -161,17 +181,23 @@ impl Scan {
         &self.cuts
     }
 
-    /// The manifest that is to be recorded before anything is written to a journal: of the next epoch, with all starts and cuts.
+    /// The manifest that is to be recorded before anything is written to a journal: of the next epoch, with all cuts.
     /// `manifest` is the one that was scanned with.
     pub fn next_manifest(&self, manifest: &Manifest) -> Manifest {
         Manifest {
             epoch: manifest.epoch + 1,
             must_not_vote: manifest.must_not_vote || self.lost.is_some(),
-            starts: self.starts(),
+            starts: Vec::new(),
             cuts: self.cuts.clone(),
             truncations: self.truncations.clone(),
             ..manifest.clone()
         }
+    }
+
+    /// The manifest that is to be recorded once the journals of so many cores are begun; `next` is [`Scan::next_manifest`].
+    pub fn begun_manifest(&self, next: &Manifest, cores: u16) -> Manifest {
+        let starts = (0..cores).map(|core| Start { core, sequence: self.next_sequence(core) });
+        Manifest { starts: starts.collect(), ..next.clone() }
     }
 
     /// The first segment of the core's next journal, which must begin with just this one: no segment file of the core, spare
@@ -179,11 +205,6 @@ impl Scan {
     pub fn next_sequence(&self, core: u16) -> u32 {
         let last = self.last_sequences.iter().find(|(known, _)| *known == core);
         last.map_or(1, |(_, sequence)| sequence + 1)
-    }
-
-    fn starts(&self) -> Vec<Start> {
-        let cores = self.last_sequences.iter();
-        cores.map(|(core, _)| Start { core: *core, sequence: self.next_sequence(*core) }).collect()
     }
 
     /// What every shard comes to, by shard: for the header of the first segment that holds it. Ownership is zero.
@@ -200,12 +221,21 @@ impl Scan {
     }
 
     /// The segments that belong to journals, in order of epoch, core and sequence. Those of one epoch and core may be removed
-    /// in this order, once the running journals' headers for all their shards are durable.
+    /// in this order, once the next journals are begun and snapshots cover their entries.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// Segment files that hold nothing: they can be removed, or recycled under a higher sequence.
+    /// Those of [`Self::segments`] that are not needed once the next journals are begun: all of each journal that holds no
+    /// entry.
+    pub fn idle_segments(&self) -> impl Iterator<Item = &Segment> {
+        let journals =
+            self.segments.chunk_by(|one, other| (one.epoch, one.core) == (other.epoch, other.core));
+        journals.filter(|journal| journal.iter().all(Segment::is_idle)).flatten()
+    }
+
+    /// Segment files that hold nothing: once the next journals are begun they can be removed, or recycled under a higher
+    /// sequence.
     pub fn empty(&self) -> &[String] {
         &self.empty
     }

@@ -372,11 +372,8 @@ impl World {
                 assert!(block.synced_to >= synced_to);
                 synced_to = block.synced_to;
                 let full = segment.end == SEGMENT_BYTES_MIN as usize;
-                assert!(!block.sealed || (block_last && !last), "only a segment's last block is sealed");
-                assert!(
-                    block.sealed || !block_last || last || full,
-                    "and it is, but where nothing fits behind"
-                );
+                assert!(!block.sealed || block_last, "only a segment's last block is sealed");
+                assert_eq!(block.sealed, block_last && (!last || full), "and it is, if anything may follow");
                 records.extend_from_slice(&block.records);
             }
             assert!(!segment.blocks.is_empty());

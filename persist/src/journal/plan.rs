@@ -6,7 +6,7 @@
 //! - At most one block is open, the last. The headers of closed blocks are complete; those of blocks that ended but
 //!   are not closed lack time, `synced_to` and checksum, and are not handed out.
 //! - A block lies in one segment and is no larger than [`Plan::block_bytes_max`]; segments end only for want of
-//!   room, or by [`Plan::seal`].
+//!   room, or by [`Plan::seal`]. Either way their last block is sealed.
 
 use std::collections::VecDeque;
 
@@ -153,10 +153,15 @@ impl Plan {
         self.move_record(at, states, segments)
     }
 
-    /// Ends the open block, if there is one.
-    pub(super) fn end(&mut self, flags: u16, segments: &mut Segments) {
+    /// Ends the open block, if there is one. One that leaves no room for another is sealed.
+    pub(super) fn end(&mut self, mut flags: u16, segments: &mut Segments) {
         let Some(open) = self.open.take() else { return };
         let planned = last(&mut self.planned);
+        if planned.offset as usize + align_up(planned.bytes.len(), BLOCK_ALIGN)
+            == self.options.segment_len as usize
+        {
+            flags |= block_flag::SEALED;
+        }
         let header = BlockHeader {
             len: U32::new((planned.bytes.len() - open.start - BLOCK_HEADER_BYTES) as u32),
             records: U32::new(open.records),
@@ -171,9 +176,9 @@ impl Plan {
         segments.set_end(planned.sequence, self.next.offset());
     }
 
-    /// Ends the segment: with the open block, or one of its own if a header fits.
+    /// Ends the segment: with the open block, or one of its own, unless the last one filled the segment.
     pub(super) fn seal(&mut self, segments: &mut Segments) {
-        if self.open.is_none() && self.room_bytes() >= BLOCK_HEADER_BYTES {
+        if self.open.is_none() && self.room_bytes() > 0 {
             self.open_block();
         }
         self.end(block_flag::SEALED, segments);
@@ -229,6 +234,13 @@ impl Plan {
             open.end_max -= closed;
         }
         Some(Write { sequence, offset, bytes })
+    }
+
+    /// All that was closed so far, which is one write, whether its segment is ready or not.
+    pub(super) fn take_first(&mut self) -> Write {
+        let first = self.planned.pop_front().expect("something was closed");
+        assert!(self.planned.is_empty() && first.closed == first.bytes.len(), "it is one write");
+        Write { sequence: first.sequence, offset: first.offset, bytes: first.bytes }
     }
 
     /// Takes a buffer back.

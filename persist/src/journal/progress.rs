@@ -33,6 +33,11 @@ impl Progress {
         Self { flights: VecDeque::new(), flight_bytes: 0, written_to: start, synced_to: start, syncing: None }
     }
 
+    /// Everything up to there is durable from the beginning.
+    pub(super) fn begin(&mut self, end: Position) {
+        (self.written_to, self.synced_to) = (end, end);
+    }
+
     pub(super) fn take_off(&mut self, start: Position, end: Position) {
         self.flight_bytes += (end.offset() - start.offset()) as usize;
         self.flights.push_back(Flight { start, end, done_ms: None });

@@ -32,7 +32,8 @@ pub enum RecoveryError {
         /// One that comes later and is there.
         later: String,
     },
-    /// A sealed segment's successor, or the segment in which a journal was found to end, is missing.
+    /// A sealed segment's successor is missing, or a segment that the manifest counts on: the first of a running journal that
+    /// was not trimmed, or the last of an earlier one.
     MissingSegment {
         /// The file that is missing.
         missing: String,
@@ -97,7 +98,7 @@ pub enum RecoveryError {
         /// The sequence in its header.
         sequence: u32,
     },
-    /// No later segment can be named.
+    /// Hardly any later segment can be named.
     NoSequenceLeft {
         /// The file.
         file: String,
@@ -158,10 +159,7 @@ impl fmt::Display for RecoveryError {
                 )
             }
             Self::MissingSegment { missing, demanded_by: None } => {
-                write!(
-                    formatter,
-                    "{missing} is missing: the manifest says that a journal ends in it. {ADVICE}"
-                )
+                write!(formatter, "{missing} is missing: the manifest says that a journal has it. {ADVICE}")
             }
             Self::MissingSnapshot { missing } => write!(
                 formatter,
@@ -199,7 +197,7 @@ impl fmt::Display for RecoveryError {
                 "{file} was written as segment {sequence}, not the one in its name: it was renamed"
             ),
             Self::NoSequenceLeft { file } => {
-                write!(formatter, "{file} is the last segment that can have a name: it was renamed")
+                write!(formatter, "{file} is one of the last segments that can have a name: it was renamed")
             }
             Self::WrongEpoch { file, epoch, why } => {
                 write!(formatter, "{file} is of epoch {epoch}, but {why}")

@@ -3,7 +3,7 @@
 use super::{
     Directory, ScanOptions,
     error::RecoveryError,
-    segment::{self, HEAD_BYTES, Head},
+    segment::{self, BLOCK_HEADER_BYTES, HEAD_BYTES, Head},
     walk::{JournalScan, Problem, SegmentScan, Stop, Walk},
 };
 use crate::{
@@ -11,6 +11,9 @@ use crate::{
     manifest::{Cut, Manifest},
     names,
 };
+
+/// A directory whose files leave fewer sequences is refused: its next journals could not be written for long.
+const SEQUENCES_LEFT_MIN: u32 = 1 << 20;
 
 /// A segment file.
 pub(super) struct File {
@@ -48,7 +51,7 @@ pub(super) fn scan_core<D: Directory>(
     sequences: &[u32],
 ) -> Result<CoreScan, RecoveryError> {
     let last_sequence = sequences.last().copied().unwrap_or(0);
-    if last_sequence == u32::MAX {
+    if u32::MAX - last_sequence < SEQUENCES_LEFT_MIN {
         return Err(RecoveryError::NoSequenceLeft { file: names::segment(core, last_sequence) });
     }
     let mut scanner = Scanner { directory, manifest, options, core, bytes: Vec::new(), loaded: None };
@@ -73,10 +76,27 @@ pub(super) fn scan_core<D: Directory>(
             _ => epochs.push(epoch),
         }
     }
+    // Those that have lost all of their files as well.
+    epochs.extend(demanded(manifest).filter(|journal| journal.1 == core).map(|journal| journal.0));
+    epochs.sort_unstable();
+    epochs.dedup();
     for epoch in epochs {
         scanner.scan_journal(epoch, &files, &mut scan)?;
     }
     Ok(scan)
+}
+
+/// The journals, by epoch and core, that have files whatever was trimmed: those of the running epoch, or, before they are
+/// begun, all of which something was kept.
+pub(super) fn demanded(manifest: &Manifest) -> impl Iterator<Item = (u64, u16)> {
+    let begun = manifest.starts.iter().map(|start| (manifest.epoch, start.core));
+    let kept = manifest.cuts.iter().filter(|cut| !manifest.is_begun() && keeps_something(cut.end));
+    begun.chain(kept.map(|cut| (cut.epoch, cut.core)))
+}
+
+/// Whether anything of a journal is kept that ends there: one of which nothing is ends where its first segment begins.
+fn keeps_something(end: Position) -> bool {
+    end.offset() > 0
 }
 
 struct Scanner<'a, D> {
@@ -144,35 +164,22 @@ impl<D: Directory> Scanner<'_, D> {
             let why = "the manifest does not say where that epoch's journal ends";
             return Err(RecoveryError::WrongEpoch { file, epoch, why });
         }
-        let start = self.manifest.start(core);
-        let mut first = own().next().map_or(start, |file| file.sequence);
-        if cut.is_none() {
-            if first < start {
-                let file = names::segment(core, first);
-                let why = "that epoch's journal began with a later segment";
-                return Err(RecoveryError::WrongEpoch { file, epoch, why });
-            }
-            // The oldest segments may have been trimmed, which takes the files away. One that is there and holds nothing has
-            // lost what was written to it.
-            if let Some(there) = files.iter().find(|file| file.sequence >= start) {
-                first = there.sequence;
-                if let Some(other) = there.epoch.filter(|other| *other != epoch) {
-                    let why = "the manifest says that a later epoch's journal begins there";
-                    return Err(RecoveryError::WrongEpoch {
-                        file: names::segment(core, first),
-                        epoch: other,
-                        why,
-                    });
-                }
-            }
-        }
+        let first = match cut {
+            Some(end) => self.first_of_earlier(end, own().next()),
+            None => self.first_of_running(files, own().next())?,
+        };
         let losses = scan.losses.len();
-        let (mut journal, end) = self.walk(epoch, files, (first, cut), &mut scan.losses)?;
-        journal.lossy = scan.losses.len() > losses;
-        if cut.is_some() {
-            // An earlier recovery made sure of it.
-            journal.synced_to = end;
+        let (mut journal, mut end) = self.walk(epoch, files, (first, cut), &mut scan.losses)?;
+        if journal.segments.is_empty() {
+            // What was kept of it was trimmed, or is given up: it is not to be demanded any more.
+            end = Position::new(first, 0);
         }
+        journal.lossy = scan.losses.len() > losses;
+        journal.synced_to = match cut {
+            // An earlier recovery made sure of it.
+            Some(_) => end,
+            None => journal.synced_to.max(self.begun_to(&journal, first).min(end)),
+        };
         let walked_to = journal.segments.last().map(|segment| segment.sequence);
         for file in own().filter(|file| walked_to.is_none_or(|last| file.sequence > last)) {
             journal.segments.push(SegmentScan {
@@ -185,6 +192,58 @@ impl<D: Directory> Scanner<'_, D> {
         scan.journals.push(journal);
         scan.cuts.push(Cut { epoch, core, end });
         Ok(())
+    }
+
+    /// The segment with which an earlier journal begins that ends there: the oldest, unless all that is kept is gone.
+    fn first_of_earlier(&self, end: Position, oldest: Option<&File>) -> u32 {
+        let last_kept = end.sequence();
+        match oldest {
+            Some(oldest) if self.manifest.is_begun() || !keeps_something(end) => oldest.sequence,
+            Some(oldest) => oldest.sequence.min(last_kept),
+            None => last_kept,
+        }
+    }
+
+    /// The segment with which the running epoch's journal begins. `oldest` is the oldest of its files.
+    fn first_of_running(&self, files: &[File], oldest: Option<&File>) -> Result<u32, RecoveryError> {
+        let (core, epoch) = (self.core, self.manifest.epoch);
+        let wrong = |file: &File, epoch, why| {
+            Err(RecoveryError::WrongEpoch { file: names::segment(core, file.sequence), epoch, why })
+        };
+        let Some(start) = self.manifest.start(core) else {
+            let oldest = oldest.expect("without a start only files demand that a journal is scanned");
+            if self.manifest.is_begun() {
+                return wrong(oldest, epoch, "the manifest has no journal of this core in that epoch");
+            }
+            return Ok(oldest.sequence);
+        };
+        if let Some(oldest) = oldest.filter(|oldest| oldest.sequence < start) {
+            return wrong(oldest, epoch, "that epoch's journal began with a later segment");
+        }
+        // A segment is trimmed only once a later one has a header, durably. So the oldest that is there has one.
+        match files.iter().find(|file| file.sequence >= start) {
+            None => Ok(start),
+            Some(File { epoch: None, sequence, .. }) if *sequence > start => Ok(sequence - 1),
+            Some(file) => match file.epoch.filter(|other| *other != epoch) {
+                Some(other) => {
+                    wrong(file, other, "the manifest says that a later epoch's journal begins there")
+                }
+                None => Ok(file.sequence),
+            },
+        }
+    }
+
+    /// What is durable of the running epoch's journal whatever its blocks say: the header of its first segment, and the empty
+    /// block behind it unless that was trimmed.
+    fn begun_to(&self, journal: &JournalScan, first: u32) -> Position {
+        let Some(start) = self.manifest.start(self.core) else { return Position::default() };
+        match journal.segments.first() {
+            Some(segment) if segment.sequence == start => {
+                Position::new(start, segment.blocks_from + BLOCK_HEADER_BYTES as u32)
+            }
+            Some(segment) => Position::new(segment.sequence, segment.blocks_from),
+            None => Position::new(first, 1),
+        }
     }
 
     /// Walks a journal and decides what becomes of what is wrong with it. Returns where it ends.
@@ -218,6 +277,7 @@ impl<D: Directory> Scanner<'_, D> {
                     let end = walk.group.map_or(problem.keep_to, |group| group.min(problem.keep_to));
                     let corrupt = cut.is_some()
                         || problem.certain
+                        || self.begun_to(&walk.scan, first) > problem.at
                         || self.synced_to(&walk, &problem, files)? > problem.at;
                     if corrupt && !self.options.truncate {
                         return Err(problem.error);

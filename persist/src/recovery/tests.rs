@@ -3,11 +3,12 @@
 mod build;
 mod damage;
 mod hostile;
+mod missing;
 mod order;
 mod refusals;
 mod transactions;
 
-use build::{Built, Records, SHARDS, dir, manifest, segment};
+use build::{Built, Records, SHARDS, dir, manifest, segment, starting};
 
 use super::*;
 use crate::manifest::Cut;
@@ -123,8 +124,8 @@ fn next_manifest_carries_what_was_found() {
         segment(0, 2, 9).shards([1]).block(0, Records::new().entry(1, 1, "b")),
     ]);
     let end = built.end("1-0000000004.segment") as u32;
-    let mut now = manifest(2);
-    // The second journal of epoch 1 has no file left: its cut goes.
+    let mut now = starting(manifest(2), 0, 9);
+    // The second journal of epoch 1 was trimmed, and has no file left: its cut goes.
     now.cuts = vec![
         Cut { epoch: 1, core: 1, end: Position::new(4, end) },
         Cut { epoch: 1, core: 0, end: Position::new(3, 64) },
@@ -132,9 +133,11 @@ fn next_manifest_carries_what_was_found() {
     let scan = built.scan(&now).unwrap();
     let next = scan.next_manifest(&now);
     let own = Cut { epoch: 2, core: 0, end: Position::new(9, built.end("0-0000000009.segment") as u32) };
-    let starts = vec![Start { core: 0, sequence: 10 }, Start { core: 1, sequence: 5 }];
-    assert_eq!(next, Manifest { epoch: 3, starts, cuts: vec![now.cuts[0], own], ..now });
+    assert_eq!(next, Manifest { epoch: 3, starts: vec![], cuts: vec![now.cuts[0], own], ..now });
     assert_eq!((scan.next_sequence(0), scan.next_sequence(1), scan.next_sequence(2)), (10, 5, 1));
+    let start = |core| Start { core, sequence: scan.next_sequence(core) };
+    let begun = scan.begun_manifest(&next, 3);
+    assert_eq!(begun, Manifest { starts: vec![start(0), start(1), start(2)], ..next.clone() });
     // Crashed before anything was written to a journal of the new epoch, and even before the manifest was recorded.
     for manifest in [next, now_again(&scan, &built)] {
         let scan = built.scan(&manifest).unwrap();

@@ -6,7 +6,7 @@
 //! - What is kept of a record is of constant size, and nothing at all is kept of one whose index and term follow those of
 //!   the record before it in its shard.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use zerocopy::{FromBytes, little_endian::U64};
 
@@ -100,7 +100,7 @@ pub(super) struct Decision {
 
 /// Fragments that no record has completed yet.
 struct Stream {
-    shard: u16,
+    part: u32,
     first: u32,
     next: u32,
     bytes: u64,
@@ -144,6 +144,8 @@ pub(super) struct Walk<'a> {
     /// The shard's latest part, by shard, plus one.
     latest: Vec<u32>,
     streams: HashMap<u64, Stream>,
+    /// Streams that a record has completed.
+    completed: HashSet<u64>,
     /// The number of the next block, once one was read.
     pub(super) next_number: Option<u64>,
     /// The oldest segments were trimmed.
@@ -182,6 +184,7 @@ impl<'a> Walk<'a> {
             places: vec![0; usize::from(manifest.shards)],
             latest: vec![0; usize::from(manifest.shards)],
             streams: HashMap::new(),
+            completed: HashSet::new(),
             next_number: None,
             trimmed: false,
             group: None,
@@ -223,17 +226,17 @@ impl<'a> Walk<'a> {
                 return Err(self.changed(0));
             }
             self.open_segment(&header, segment::states(bytes, &header))?;
-            let sealed = match self.walk_blocks(bytes, &header)? {
-                Blocks::Stopped(stop) => return Ok(stop),
-                Blocks::Ended { sealed } => sealed,
-            };
-            sealed_by = sealed.then_some(sequence);
+            if let Some(stop) = self.walk_blocks(bytes, &header)? {
+                return Ok(stop);
+            }
+            sealed_by = Some(sequence);
             let Some(next) = sequence.checked_add(1) else { return Err(self.changed(0)) };
             sequence = next;
         }
     }
 
-    fn walk_blocks(&mut self, bytes: &[u8], header: &SegmentHeader) -> Result<Blocks, RecoveryError> {
+    /// Walks a segment's blocks up to the seal, or to why it stops before.
+    fn walk_blocks(&mut self, bytes: &[u8], header: &SegmentHeader) -> Step {
         let (core, sequence) = (self.scan.core, header.sequence.get());
         let segment_len = header.segment_len.get() as usize;
         let mut offset = segment::blocks_from(header);
@@ -241,59 +244,58 @@ impl<'a> Walk<'a> {
             let at = Position::new(sequence, offset as u32);
             self.take_to(at);
             if self.limit.is_some_and(|limit| at >= limit) {
-                return Ok(Blocks::Stopped(self.limit_reached()));
-            }
-            if offset + BLOCK_HEADER_BYTES > segment_len {
-                return Ok(Blocks::Ended { sealed: false });
+                return Ok(Some(self.limit_reached()));
             }
             let block = segment::block(bytes, offset, core, sequence);
             let Some(block) = block.filter(|block| block.epoch.get() == self.scan.epoch) else {
-                return Ok(Blocks::Stopped(self.damage(at, at, at, "no block begins where one should")));
+                return Ok(Some(self.damage(at, at, at, "no block begins where one should")));
             };
             let (end, number) = (segment::block_end(block), block.number.get());
             let behind = Position::new(sequence, end as u32);
-            self.scan.synced_to = self.scan.synced_to.max(Position(block.synced_to.get()));
             if self.next_number.is_some_and(|next| next != number) || end > segment_len {
                 let what = "the block here is not the one that follows";
-                return Ok(Blocks::Stopped(self.damage(at, at, behind, what)));
+                return Ok(Some(self.damage(at, at, behind, what)));
             }
+            self.scan.synced_to = self.scan.synced_to.max(Position(block.synced_to.get()));
             self.trimmed |= self.next_number.is_none() && number > 0;
             self.next_number = Some(number.wrapping_add(1));
             let records_end = offset + BLOCK_HEADER_BYTES + block.len.get() as usize;
             let salt = block.salt();
             // Behind a cut the file may end within a block.
             let file_end = records_end.min(bytes.len());
+            let group = self.group;
             let mut records = 0;
             let mut next = offset + BLOCK_HEADER_BYTES;
             while next < records_end {
                 let at = Position::new(sequence, next as u32);
                 self.take_to(at);
                 if self.limit.is_some_and(|limit| at >= limit) {
-                    return Ok(Blocks::Stopped(self.limit_reached()));
+                    return Ok(Some(self.limit_reached()));
                 }
                 let Some((record, payload, record_end)) = segment::record(bytes, next, file_end) else {
                     let what = "a record does not fit into its block";
-                    return Ok(Blocks::Stopped(self.damage(at, at, behind, what)));
+                    return Ok(Some(self.damage(at, at, behind, what)));
                 };
                 if !segment::record_is_whole(bytes, next, record, salt) {
                     let what = "a record does not match its checksum";
-                    return Ok(Blocks::Stopped(self.damage(at, at, behind, what)));
+                    return Ok(Some(self.damage(at, at, behind, what)));
                 }
                 if let Some(stop) = self.take(at, behind, record, payload)? {
-                    return Ok(Blocks::Stopped(stop));
+                    return Ok(Some(stop));
                 }
                 records += 1;
                 next = record_end;
             }
             if records != block.records.get() {
+                // None of it counts, the end of a group as little as the rest.
+                self.group = group;
                 let what = "the block here has not as many records as it says";
-                return Ok(Blocks::Stopped(self.damage(at, at, behind, what)));
+                return Ok(Some(self.damage(at, at, behind, what)));
             }
-            let sealed = block.flags.get() & block_flag::SEALED != 0;
             offset = end;
-            if sealed {
+            if block.flags.get() & block_flag::SEALED != 0 {
                 self.take_to(behind);
-                return Ok(Blocks::Ended { sealed });
+                return Ok(None);
             }
         }
     }
@@ -363,8 +365,10 @@ impl<'a> Walk<'a> {
             return Ok(Some(self.malformed(at, behind, "a record is of an unknown kind")));
         };
         if kind == Kind::Fragment {
-            self.take_fragment(record, payload);
-            self.segment_mut().shards[place].matters = true;
+            let in_segment = &mut self.segment_mut().shards[place];
+            in_segment.matters = true;
+            let part = in_segment.part;
+            self.take_fragment(part, record, payload);
             return Ok(None);
         }
         let grouped = record.flags & record_flag::GROUP != 0;
@@ -372,16 +376,20 @@ impl<'a> Walk<'a> {
             self.group = Some(at);
         }
         if record.flags & record_flag::FRAGMENTED != 0 {
-            match self.complete(record, payload) {
+            let part = self.segment_mut().shards[place].part;
+            match self.complete(part, record, payload) {
                 Completion::Whole => {}
                 Completion::Trimmed => {
-                    let part = self.segment_mut().shards[place].part;
                     let part = &mut self.scan.parts[part as usize];
                     part.covered_to = part.covered_to.max(record.index.get());
                 }
                 Completion::Broken => {
                     let what = "a record is incomplete: its earlier fragments are missing or damaged";
                     return Ok(Some(self.damage(at, at, behind, what)));
+                }
+                Completion::Repeated => {
+                    let what = "a record's fragments are those of an earlier one";
+                    return Ok(Some(self.malformed(at, behind, what)));
                 }
             }
         }
@@ -425,12 +433,12 @@ impl<'a> Walk<'a> {
     }
 
     #[cold]
-    fn take_fragment(&mut self, record: &RecordHeader, payload: &[u8]) {
-        let (shard, ordinal) = (record.shard.get(), record.fragments.get());
+    fn take_fragment(&mut self, part: u32, record: &RecordHeader, payload: &[u8]) {
+        let ordinal = record.fragments.get();
         match self.streams.entry(record.index.get()) {
             Entry::Vacant(entry) => {
                 entry.insert(Stream {
-                    shard,
+                    part,
                     first: ordinal,
                     next: ordinal.wrapping_add(1),
                     bytes: payload.len() as u64,
@@ -440,7 +448,7 @@ impl<'a> Walk<'a> {
             }
             Entry::Occupied(mut entry) => {
                 let stream = entry.get_mut();
-                stream.broken |= stream.shard != shard || stream.next != ordinal;
+                stream.broken |= stream.part != part || stream.next != ordinal;
                 stream.next = ordinal.wrapping_add(1);
                 stream.bytes += payload.len() as u64;
                 stream.crc = crc32c::crc32c_append(stream.crc, payload);
@@ -450,18 +458,21 @@ impl<'a> Walk<'a> {
 
     /// Whether all fragments of the record are there.
     #[cold]
-    fn complete(&mut self, record: &RecordHeader, payload: &[u8]) -> Completion {
+    fn complete(&mut self, part: u32, record: &RecordHeader, payload: &[u8]) -> Completion {
         let Ok((fragmented, rest)) = Fragmented::ref_from_prefix(payload) else { return Completion::Broken };
-        let (id, fragments, shard) = (fragmented.stream.get(), record.fragments.get(), record.shard.get());
+        let (id, fragments) = (fragmented.stream.get(), record.fragments.get());
+        if !self.completed.insert(id) {
+            return Completion::Repeated;
+        }
         let stream = self.streams.remove(&id).unwrap_or(Stream {
-            shard,
+            part,
             first: fragments,
             next: fragments,
             bytes: 0,
             crc: 0,
             broken: false,
         });
-        if stream.broken || stream.shard != shard || stream.next != fragments {
+        if stream.broken || stream.part != part || stream.next != fragments {
             return Completion::Broken;
         }
         if stream.first > 0 {
@@ -477,7 +488,7 @@ impl<'a> Walk<'a> {
             return Completion::Broken;
         }
         let complete = CompleteStream {
-            shard,
+            shard: record.shard.get(),
             bytes: (stream.bytes + rest.len() as u64) as usize,
             index: record.index.get(),
             prepares: record.kind == Kind::Prepare as u8,
@@ -486,23 +497,20 @@ impl<'a> Walk<'a> {
         Completion::Whole
     }
 
+    /// A segment's file is missing that a sealed one, or the manifest if none did, says is there.
     fn missing(&self, sequence: u32, last: u32, sealed_by: Option<u32>) -> Stop {
         let missing = self.name.clone();
         let core = self.scan.core;
         let at = Position::new(sequence, 0);
-        let certain = last > sequence || sealed_by.is_some() || self.limit.is_some();
         let error = if last > sequence {
             let later = self.files.iter().find(|file| file.sequence > sequence);
             let later = names::segment(core, later.map_or(last, |file| file.sequence));
             RecoveryError::SequenceGap { missing, later }
         } else {
-            let demanded_by = sealed_by.or((self.limit.is_none()).then(|| sequence.saturating_sub(1)));
-            RecoveryError::MissingSegment {
-                missing,
-                demanded_by: demanded_by.map(|sequence| names::segment(core, sequence)),
-            }
+            let demanded_by = sealed_by.map(|sequence| names::segment(core, sequence));
+            RecoveryError::MissingSegment { missing, demanded_by }
         };
-        Stop::Problem(Box::new(Problem { at, keep_to: self.taken_to, certain, error, search_from: at }))
+        Stop::Problem(Box::new(Problem { at, keep_to: self.taken_to, certain: true, error, search_from: at }))
     }
 
     fn limit_reached(&self) -> Stop {
@@ -541,16 +549,13 @@ impl<'a> Walk<'a> {
     }
 }
 
-enum Blocks {
-    Ended { sealed: bool },
-    Stopped(Stop),
-}
-
 enum Completion {
     Whole,
     /// Its first fragments were trimmed away.
     Trimmed,
     Broken,
+    /// Another record has completed the stream.
+    Repeated,
 }
 
 impl Part {

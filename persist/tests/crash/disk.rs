@@ -61,6 +61,9 @@ pub(crate) struct Ticket {
     stamp: u64,
 }
 
+/// A file that nobody sees.
+pub(crate) struct Hidden(String, usize);
+
 impl Disk {
     pub(crate) fn create(&mut self, name: &str) {
         self.inodes.push(Inode::default());
@@ -73,6 +76,15 @@ impl Disk {
 
     pub(crate) fn remove(&mut self, name: &str) {
         self.change(Change::Remove(name.to_owned()));
+    }
+
+    /// Takes a file out of sight, until [`Self::show`].
+    pub(crate) fn hide(&mut self, name: &str) -> Hidden {
+        Hidden(name.to_owned(), self.names.remove(name).expect("the file is there"))
+    }
+
+    pub(crate) fn show(&mut self, Hidden(name, inode): Hidden) {
+        self.names.insert(name, inode);
     }
 
     pub(crate) fn sync_names(&mut self) {

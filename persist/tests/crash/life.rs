@@ -52,7 +52,6 @@ pub(crate) struct Used {
 pub(crate) struct Core {
     number: u16,
     pub(crate) journal: Journal,
-    first_sequence: u32,
     pub(crate) ops: Vec<Op>,
     flights: Vec<Write>,
     sync: Option<(Sync, Ticket)>,
@@ -120,53 +119,32 @@ impl Core {
     fn synced_ops(&self) -> usize {
         self.ops_before(self.journal.synced_to())
     }
-
-    fn has_durable_header(&self) -> bool {
-        self.journal.synced_to() > Position::new(self.first_sequence, 0)
-    }
 }
 
 impl<'a> Life<'a> {
-    /// What the server is once `manifest` is recorded. `logs` are what `scan` found.
+    /// What the server is once its start is durable: `manifest` is recorded and the journals are begun. `logs` are what `scan`
+    /// found.
     pub(crate) fn new(
         disk: &'a mut Disk,
         random: &'a mut Random,
         used: &'a mut Used,
         mutation: Option<Mutation>,
         (manifest, scan): (&Manifest, &Scan),
-        cores: u16,
+        journals: Vec<Journal>,
         logs: Vec<Log>,
     ) -> Self {
-        let mut states: Vec<Vec<ShardState>> = vec![Vec::new(); usize::from(cores)];
-        let mut shards = Vec::new();
-        for (shard, mut state) in (0..).zip(scan.states()) {
-            let core = home(shard, manifest.epoch, cores);
-            if mutation == Some(Mutation::ForgetVotes) {
-                state.vote = 0.into();
-            }
-            states[usize::from(core)].push(state);
-            shards.push(Shard {
-                core: usize::from(core),
-                committed: state.last_index.get(),
-                covered: 0,
-                snapshot: None,
-            });
-        }
-        let cores = (0..).zip(states).map(|(number, states)| {
-            let first_sequence = scan.next_sequence(number);
-            let options = JournalOptions {
-                core: number,
-                epoch: manifest.epoch,
-                segment_len: SEGMENT_BYTES_MIN,
-                cluster: manifest.cluster,
-                node: manifest.node,
-                kernel_boot: manifest.kernel_boot,
-            };
+        let count = journals.len() as u16;
+        let shards = (0..).zip(&logs).map(|(shard, log)| Shard {
+            core: usize::from(home(shard, manifest.epoch, count)),
+            committed: log.last_index(),
+            covered: log.marked,
+            snapshot: None,
+        });
+        let cores = (0..).zip(journals).map(|(number, journal)| {
             let own = |name: &&String| names::parse_segment(name).is_some_and(|(core, _)| core == number);
             Core {
                 number,
-                journal: Journal::new(options, first_sequence, states),
-                first_sequence,
+                journal,
                 ops: Vec::new(),
                 flights: Vec::new(),
                 sync: None,
@@ -176,7 +154,7 @@ impl<'a> Life<'a> {
             }
         });
         let mut old: BTreeMap<_, VecDeque<Segment>> = BTreeMap::new();
-        for segment in scan.segments() {
+        for segment in scan.segments().iter().filter(|segment| disk.exists(&segment.name)) {
             old.entry((segment.epoch, segment.core)).or_default().push_back(segment.clone());
         }
         let open: BTreeSet<u64> = logs.iter().flat_map(|log| log.open()).map(|part| part.0).collect();
@@ -194,9 +172,9 @@ impl<'a> Life<'a> {
             cores: cores.collect(),
             transactions: transactions.collect(),
             old: old.into_values().collect(),
+            shards: shards.collect(),
             base: logs.clone(),
             logs,
-            shards,
             disk,
             random,
             mutation,
@@ -437,7 +415,8 @@ impl<'a> Life<'a> {
             if self.random.once_in(16) {
                 core.journal.segment_failed(sequence);
             } else if self.disk.exists(&name) {
-                unreachable!("sequences are above all files");
+                assert_eq!(Some(sequence), core.journal.segments().next(), "only the first is there already");
+                core.journal.segment_ready(sequence);
             } else {
                 match core.free.pop_front() {
                     Some(free) => {
@@ -551,10 +530,8 @@ impl<'a> Life<'a> {
                 }
             }
         }
-        // An earlier segment goes once headers that are durable carry on what it says of its shards.
-        let carried = self.cores.iter().all(Core::has_durable_header);
         let mut of_old = self.base.iter().flat_map(|log| &log.items).filter_map(transaction);
-        if !carried || of_old.any(|id| open.contains(&id)) {
+        if of_old.any(|id| open.contains(&id)) {
             return;
         }
         let covered = |segment: &Segment| {
@@ -633,9 +610,9 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Takes note of what is committed by now, and covered by snapshots that the journals' first headers name.
+    /// Takes note of what is committed by now.
     fn settle(&mut self) {
-        for (number, core) in self.cores.iter().enumerate() {
+        for core in &self.cores {
             let written = core.ops_before(core.journal.written_to());
             let mut last = vec![0; self.shards.len()];
             for (place, op) in core.ops.iter().enumerate() {
@@ -647,15 +624,35 @@ impl<'a> Life<'a> {
             for (shard, last) in self.shards.iter_mut().zip(last) {
                 shard.committed = shard.committed.max(last);
             }
-            if core.has_durable_header() {
-                for (shard, base) in self.shards.iter_mut().zip(&self.base) {
-                    if shard.core == number {
-                        shard.covered = shard.covered.max(base.marked);
-                    }
-                }
-            }
         }
     }
+}
+
+/// The journals of a start on so many cores, none of them begun.
+pub(crate) fn journals(
+    (manifest, scan): (&Manifest, &Scan),
+    cores: u16,
+    mutation: Option<Mutation>,
+) -> Vec<Journal> {
+    let mut states: Vec<Vec<ShardState>> = vec![Vec::new(); usize::from(cores)];
+    for (shard, mut state) in (0..).zip(scan.states()) {
+        if mutation == Some(Mutation::ForgetVotes) {
+            state.vote = 0.into();
+        }
+        states[usize::from(home(shard, manifest.epoch, cores))].push(state);
+    }
+    let journal = |(core, states)| {
+        let options = JournalOptions {
+            core,
+            epoch: manifest.epoch,
+            segment_len: SEGMENT_BYTES_MIN,
+            cluster: manifest.cluster,
+            node: manifest.node,
+            kernel_boot: manifest.kernel_boot,
+        };
+        Journal::new(options, scan.next_sequence(core), states)
+    };
+    (0..).zip(states).map(journal).collect()
 }
 
 /// A payload of so many bytes that a number tells from others.

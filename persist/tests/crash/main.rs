@@ -5,7 +5,8 @@
 //! recycle. It ends in the middle of whatever it does: the process dies, or the power goes. So may the next one's
 //! recovery. After each, every core's shards must be what some prefix of what was appended there makes them, no
 //! shorter than what was acknowledged: written, if only processes died, or synced. Groups are never split, and
-//! nothing that was dropped ever comes back.
+//! nothing that was dropped ever comes back. A start's own steps are such steps: it may crash at each. Now and then files
+//! are taken away: that is refused, unless nothing in them was needed.
 //!
 //! `DUVA_CRASH_SEEDS` is how many seeds are tried, `DUVA_CRASH_SEED` the only one.
 
@@ -34,6 +35,12 @@ pub(crate) enum Mutation {
     CutLate,
     /// The first segments' headers do not carry votes on.
     ForgetVotes,
+    /// The manifest says that the journals are begun before their first segments are durable.
+    BeginEarly,
+    /// Recovery looks only at journals that have files.
+    DemandNothing,
+    /// What the next journals' headers make superfluous is removed before the manifest says that they are begun.
+    RemoveEarly,
     /// Segments are used before their files' names are durable.
     UseSegmentsEarly,
     /// Snapshots get their names before the journal is synced up to them.
@@ -79,6 +86,9 @@ fn mutations_are_caught() {
         Mutation::ReuseEpoch,
         Mutation::CutLate,
         Mutation::ForgetVotes,
+        Mutation::BeginEarly,
+        Mutation::RemoveEarly,
+        Mutation::DemandNothing,
         Mutation::UseSegmentsEarly,
         Mutation::NameSnapshotsEarly,
         Mutation::LeaveSnapshotsUnsynced,

@@ -4,6 +4,7 @@ use std::{io, mem::offset_of, rc::Rc};
 
 use duva_persist::{
     format::{BLOCK_ALIGN, BlockHeader},
+    journal::Journal,
     manifest::{Cut, Manifest},
     names,
     recovery::{Directory, EntryKind, RecoveryError, Scan, ScanOptions, scan},
@@ -13,7 +14,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::{
     Mutation,
     disk::Disk,
-    life::{Life, Used, home},
+    life::{Life, Used, home, journals},
     model::{Log, Op, Open, Visit},
     random::Random,
 };
@@ -66,6 +67,8 @@ pub(crate) struct Seen {
     flips_refused: u64,
     flips_harmless: u64,
     truncations: u64,
+    losses_refused: u64,
+    losses_harmless: u64,
 }
 
 impl Seen {
@@ -81,7 +84,7 @@ impl Seen {
         assert!(self.numbers().iter().all(|number| **number > 0), "{self:?}");
     }
 
-    fn numbers(&mut self) -> [&mut u64; 13] {
+    fn numbers(&mut self) -> [&mut u64; 15] {
         [
             &mut self.lives,
             &mut self.power_losses,
@@ -96,6 +99,8 @@ impl Seen {
             &mut self.flips_refused,
             &mut self.flips_harmless,
             &mut self.truncations,
+            &mut self.losses_refused,
+            &mut self.losses_harmless,
         ]
     }
 }
@@ -109,8 +114,31 @@ struct Found {
 /// By shard: what was visited, and what is unfinished.
 type Replayed = (Vec<Vec<Visit>>, Vec<Vec<Open>>);
 
+/// A start that has come to its end.
+struct Started {
+    manifest: Manifest,
+    found: Found,
+    journals: Vec<Journal>,
+}
+
 /// What is left of a start that crashed.
 struct Crashed;
+
+/// When a start crashes: after so many more places where it can; 0: never.
+struct Crash {
+    places: u64,
+}
+
+impl Crash {
+    fn is_here(&mut self) -> bool {
+        self.places = self.places.wrapping_sub(1);
+        self.places == 0
+    }
+
+    fn here(&mut self) -> Result<(), Crashed> {
+        if self.is_here() { Err(Crashed) } else { Ok(()) }
+    }
+}
 
 impl World {
     /// Lives several lives; an error says what is wrong.
@@ -156,10 +184,10 @@ impl World {
     /// One life: starts, runs, crashes.
     fn live(&mut self) -> Result<(), String> {
         self.seen.lives += 1;
+        self.lose_files()?;
         let truncate = self.flip()?;
-        let cores = 1 + self.random.below(CORES_MAX) as u16;
-        let (manifest, found) = loop {
-            let may_crash = !truncate && self.random.once_in(3);
+        let Started { manifest, found, journals } = loop {
+            let may_crash = !truncate && self.random.once_in(2);
             match self.start(truncate, may_crash)? {
                 Ok(started) => break started,
                 Err(Crashed) => self.seen.crashed_starts += 1,
@@ -167,6 +195,7 @@ impl World {
             if self.random.once_in(2) {
                 self.lose_power();
             }
+            self.lose_files()?;
         };
         let base = std::mem::replace(&mut self.base, found.logs.clone());
         self.past.push((base, std::mem::take(&mut self.journals)));
@@ -181,7 +210,7 @@ impl World {
             &mut self.used,
             self.mutation,
             (&manifest, &found.scan),
-            cores,
+            journals,
             found.logs,
         );
         life.snapshots_hold_parts = self.snapshots_hold_parts;
@@ -210,18 +239,10 @@ impl World {
         self.journals.iter_mut().for_each(|journal| journal.acknowledged = journal.synced);
     }
 
-    /// A server's start, up to where it may write to its journals, or to a crash.
-    fn start(
-        &mut self,
-        truncate: bool,
-        may_crash: bool,
-    ) -> Result<Result<(Manifest, Found), Crashed>, String> {
+    /// A server's start, up to where it serves, or to a crash.
+    fn start(&mut self, truncate: bool, may_crash: bool) -> Result<Result<Started, Crashed>, String> {
         // Somewhere in the first few places where it can.
-        let mut places = if may_crash { self.random.below(8) + 1 } else { 0 };
-        let mut crashes = || {
-            places = places.wrapping_sub(1);
-            places == 0
-        };
+        let mut crash = Crash { places: if may_crash { self.random.below(24) + 1 } else { 0 } };
         let found = self.find(truncate)?;
         let manifest = self.manifest()?;
         let mut next = found.scan.next_manifest(&manifest);
@@ -236,10 +257,29 @@ impl World {
             }
             _ => {}
         }
-        for segment in found.scan.segments().iter().filter(|segment| segment.synced_to < segment.end) {
-            if self.mutation == Some(Mutation::KeepUnsynced) {
-                break;
+        let cores = 1 + self.random.below(CORES_MAX) as u16;
+        let mut journals = journals((&next, &found.scan), cores, self.mutation);
+        let begun = found.scan.begun_manifest(&next, cores);
+        let mut steps = || {
+            self.keep(&found.scan, &mut crash)?;
+            self.record(&next, &mut crash)?;
+            if self.mutation == Some(Mutation::RemoveEarly) {
+                self.remove_idle(&found.scan, &mut crash)?;
             }
+            self.begin(&mut journals, &mut crash)?;
+            self.record(&begun, &mut crash)?;
+            self.remove_idle(&found.scan, &mut crash)
+        };
+        let result = steps();
+        Ok(result.map(|()| Started { manifest: begun, found, journals }))
+    }
+
+    /// Makes what is kept of the journals durable.
+    fn keep(&mut self, scan: &Scan, crash: &mut Crash) -> Result<(), Crashed> {
+        if self.mutation == Some(Mutation::KeepUnsynced) {
+            return Ok(());
+        }
+        for segment in scan.segments().iter().filter(|segment| segment.synced_to < segment.end) {
             if self.mutation != Some(Mutation::TrustSync) {
                 let content = self.disk.content(&segment.name).unwrap_or_default();
                 let end = content.len().min(segment.end as usize);
@@ -248,29 +288,64 @@ impl World {
                     self.disk.write(&segment.name, segment.synced_to as usize, &bytes, &mut self.random);
                 written.expect("the disk does not fail now");
             }
-            if crashes() {
-                return Ok(Err(Crashed));
-            }
+            crash.here()?;
             self.disk.sync(&segment.name).expect("the disk does not fail now");
-            if crashes() {
-                return Ok(Err(Crashed));
-            }
+            crash.here()?;
         }
+        Ok(())
+    }
+
+    /// Begins every core's journal, in any order.
+    fn begin(&mut self, journals: &mut [Journal], crash: &mut Crash) -> Result<(), Crashed> {
+        let early = self.mutation == Some(Mutation::BeginEarly);
+        let cores = journals.len();
+        let first = self.random.below(cores as u64) as usize;
+        for core in (0..cores).map(|core| (first + core) % cores) {
+            let write = journals[core].begin(self.epoch);
+            let name = names::segment(core as u16, write.sequence);
+            assert!(!self.disk.exists(&name), "sequences are above all files");
+            self.disk.create(&name);
+            crash.here()?;
+            if crash.is_here() {
+                self.disk.tear(&name, 0, &write.bytes, &mut self.random);
+                return Err(Crashed);
+            }
+            let written = self.disk.write(&name, 0, &write.bytes, &mut self.random);
+            written.expect("the disk does not fail now");
+            crash.here()?;
+            if !early {
+                self.disk.sync(&name).expect("the disk does not fail now");
+            }
+            crash.here()?;
+        }
+        if !early {
+            self.disk.sync_names();
+        }
+        crash.here()
+    }
+
+    /// Replaces the manifest.
+    fn record(&mut self, manifest: &Manifest, crash: &mut Crash) -> Result<(), Crashed> {
         let new = "manifest.tmp";
         self.disk.create(new);
-        self.write_durably(new, &next.encode());
-        if crashes() {
-            return Ok(Err(Crashed));
-        }
+        self.write_durably(new, &manifest.encode());
+        crash.here()?;
         self.disk.rename(new, names::MANIFEST);
-        if crashes() {
-            return Ok(Err(Crashed));
-        }
+        crash.here()?;
         self.disk.sync_names();
-        if crashes() {
-            return Ok(Err(Crashed));
+        crash.here()
+    }
+
+    /// Removes what the next journals' headers carry on, perhaps.
+    fn remove_idle(&mut self, scan: &Scan, crash: &mut Crash) -> Result<(), Crashed> {
+        if self.random.once_in(4) {
+            return Ok(());
         }
-        Ok(Ok((next, found)))
+        for segment in scan.idle_segments() {
+            self.disk.remove(&segment.name);
+            crash.here()?;
+        }
+        Ok(())
     }
 
     fn write_durably(&mut self, name: &str, bytes: &[u8]) {
@@ -285,12 +360,67 @@ impl World {
 
     fn scan(&self, truncate: bool) -> Result<Result<Scan, RecoveryError>, String> {
         let options = ScanOptions { truncate, threads: 1 };
-        let manifest = self.manifest()?;
+        let mut manifest = self.manifest()?;
+        if self.mutation == Some(Mutation::DemandNothing) {
+            let names = self.disk.list().map_err(|error| error.to_string())?;
+            let cores: Vec<u16> =
+                names.iter().filter_map(|name| Some(names::parse_segment(name)?.0)).collect();
+            manifest.starts.retain(|start| cores.contains(&start.core));
+            manifest.cuts.retain(|cut| cores.contains(&cut.core));
+        }
         Ok(if self.mutation == Some(Mutation::IgnoreSyncedTo) {
             scan(&Unsynced(&self.disk), &manifest, options)
         } else {
             scan(&self.disk, &manifest, options)
         })
+    }
+
+    /// Files are gone, perhaps: recovery must refuse, unless nothing in them was needed.
+    fn lose_files(&mut self) -> Result<(), String> {
+        if !self.random.once_in(2) {
+            return Ok(());
+        }
+        let names = self.disk.list().map_err(|error| error.to_string())?;
+        let is_segment = |name: &String| names::parse_segment(name).is_some();
+        let mut lost: Vec<String> = names
+            .into_iter()
+            .filter(|name| is_segment(name) || names::parse_snapshot(name).is_some())
+            .collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        match self.random.below(4) {
+            // All of one core.
+            0 => {
+                let core = self.random.below(CORES_MAX) as u16;
+                lost.retain(|name| names::parse_segment(name).is_some_and(|(other, _)| other == core));
+            }
+            // All.
+            1 if self.random.once_in(4) => lost.retain(is_segment),
+            _ => lost = vec![lost.swap_remove(self.random.below(lost.len() as u64) as usize)],
+        }
+        let hidden: Vec<_> = lost.iter().map(|name| self.disk.hide(name)).collect();
+        let found = match self.scan(false)? {
+            Ok(scan) => self.replay(&scan).map(|_| ()),
+            Err(
+                error @ (RecoveryError::SequenceGap { .. }
+                | RecoveryError::MissingSegment { .. }
+                | RecoveryError::MissingSnapshot { .. }
+                | RecoveryError::IndexGap { .. }
+                // Of the next segment, whose header is torn: nothing tells that it is not the first.
+                | RecoveryError::Damage { offset: 0, .. }),
+            ) => Err(error.to_string()),
+            Err(error) => return Err(format!("a missing file is no reason to say that {error}")),
+        };
+        if found.is_ok() {
+            let found = self.find(false);
+            found.map_err(|failure| format!("{lost:?} were taken away, and nobody noticed: {failure}"))?;
+            self.seen.losses_harmless += 1;
+        } else {
+            self.seen.losses_refused += 1;
+        }
+        hidden.into_iter().for_each(|hidden| self.disk.show(hidden));
+        Ok(())
     }
 
     /// Flips a bit of something that was durable, perhaps: recovery must refuse, unless the bit meant nothing. Returns whether

@@ -40,8 +40,10 @@ fn a_closed_segment_without_room_is_sealed_by_a_block_of_its_own() {
 }
 
 #[test]
-fn a_full_segment_ends_without_a_seal() {
-    let mut journal = ready_journal();
+fn a_block_that_fills_its_segment_is_sealed() {
+    let mut journal = journal();
+    assert_eq!(journal.wants_segment(), Some(1));
+    journal.segment_ready(1);
     let quarter = SEGMENT_BYTES / 4;
     for index in 1..=3 {
         append_entry(&mut journal, index, quarter - 112);
@@ -49,12 +51,63 @@ fn a_full_segment_ends_without_a_seal() {
     append_entry(&mut journal, 4, quarter - HEADER_BYTES as usize - 112);
     journal.close_block(1);
     assert_eq!(journal.appended_to(), Position::new(1, SEGMENT_BYTES_MIN));
+    assert_eq!(journal.next_write(), None, "the next segment is not there");
     append_entry(&mut journal, 5, 1);
     journal.close_block(2);
     let segments = read(&mut journal);
     assert_eq!(segments[0].end, SEGMENT_BYTES);
-    assert!(segments[0].blocks.iter().all(|block| !block.sealed));
+    let sealed: Vec<_> = segments[0].blocks.iter().map(|block| block.sealed).collect();
+    assert_eq!(sealed, [false, false, false, true]);
     assert_eq!((segments[1].sequence, segments[1].blocks[0].number), (2, 4));
+}
+
+#[test]
+fn a_journal_that_was_begun_goes_on_behind_its_first_block() {
+    let mut journal = journal();
+    let first = journal.begin(7);
+    assert_eq!((first.sequence, first.offset), (1, 0));
+    assert_eq!(first.end(), Position::new(1, HEADER_BYTES + 64));
+    assert_eq!([journal.appended_to(), journal.written_to(), journal.synced_to()], [first.end(); 3]);
+    assert_eq!(
+        (journal.next_sync(), journal.oldest_unsynced_ms(), journal.unwritten_bytes()),
+        (None, None, 0)
+    );
+    append_entry(&mut journal, 1, 10);
+    journal.close_block(8);
+    assert_eq!(journal.next_write(), None, "its file is not prepared");
+    assert_eq!(journal.wants_segment(), Some(1));
+    journal.segment_ready(1);
+    let write = journal.next_write().unwrap();
+    assert_eq!(Position::new(write.sequence, write.offset), first.end());
+    let mut disk = Disk::new(SEGMENT_BYTES);
+    disk.apply(&first);
+    disk.apply(&write);
+    journal.written(write, 9);
+    journal.roll(10);
+    disk.drain(&mut journal, 11);
+    let segments = disk.read();
+    assert_eq!(segments[0].opened_ms, 7);
+    let blocks: Vec<_> = segments[0]
+        .blocks
+        .iter()
+        .map(|block| (block.number, block.synced_to, block.records.len(), block.sealed))
+        .collect();
+    let synced_to = first.end().0;
+    assert_eq!(
+        blocks,
+        [(0, Position::new(1, 0).0, 0, false), (1, synced_to, 1, false), (2, synced_to, 0, true)]
+    );
+    assert_eq!(segments[1].states[0].last_index, 1);
+    sync_all(&mut journal);
+    assert_eq!(journal.trim(Position(u64::MAX)), [1]);
+}
+
+#[test]
+#[should_panic(expected = "a journal begins once")]
+fn a_journal_is_begun_before_anything_is_appended() {
+    let mut journal = journal();
+    append_entry(&mut journal, 1, 10);
+    journal.begin(1);
 }
 
 #[test]
@@ -168,14 +221,15 @@ fn ready_room_counts_prepared_segments() {
     assert_eq!(journal.ready_room_bytes(), 0);
     assert_eq!(journal.wants_segment(), Some(1));
     journal.segment_ready(1);
-    let one_bytes = (SEGMENT_BYTES_MIN - HEADER_BYTES) as u64;
+    // Less the last 64 bytes: what fills them takes the next segment.
+    let one_bytes = (SEGMENT_BYTES_MIN - HEADER_BYTES - 64) as u64;
     assert_eq!(journal.ready_room_bytes(), one_bytes);
     append_entry(&mut journal, 1, 1_000);
     assert!(journal.ready_room_bytes() >= one_bytes - record_room_bytes(1_000));
     journal.close_block(1);
     let room_bytes = journal.ready_room_bytes();
-    assert_eq!(room_bytes, (SEGMENT_BYTES_MIN - journal.appended_to().offset()) as u64);
+    assert_eq!(room_bytes, (SEGMENT_BYTES_MIN - journal.appended_to().offset() - 64) as u64);
     assert_eq!(journal.wants_segment(), Some(2));
     journal.segment_ready(2);
-    assert_eq!(journal.ready_room_bytes(), room_bytes - SEGMENT_BYTES as u64 / 4 + one_bytes);
+    assert_eq!(journal.ready_room_bytes(), room_bytes + 64 - SEGMENT_BYTES as u64 / 4 + one_bytes);
 }

@@ -41,7 +41,7 @@ pub(super) fn with_cuts(epoch: u64, cuts: &[(u64, u16, Position)]) -> Manifest {
     Manifest { cuts, ..manifest(epoch) }
 }
 
-/// The same manifest, with the journal of a core beginning with this segment.
+/// The same manifest, its epoch begun: the journal of a core begins with this segment.
 pub(super) fn starting(mut manifest: Manifest, core: u16, sequence: u32) -> Manifest {
     manifest.starts.push(Start { core, sequence });
     manifest

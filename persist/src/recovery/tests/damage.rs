@@ -332,7 +332,7 @@ fn earlier_journals_end_at_their_cuts() {
         segment(0, 2, 4).state(0, |state| state.last(1)).block(0, Records::new().entry(0, 2, "b")),
     ]);
     let cut = Position::new(1, (built.block(FIRST, 0) + 64 + 56) as u32);
-    let manifest = starting(with_cuts(2, &[(1, 0, cut)]), 0, 3);
+    let manifest = starting(with_cuts(2, &[(1, 0, cut)]), 0, 4);
     let scan = built.scan(&manifest).unwrap();
     assert_eq!(built.visited(&scan), ["0/1 a", "0/2 b"]);
     assert_eq!(scan.cuts()[0].end, cut);
@@ -457,28 +457,46 @@ fn spares_hold_nothing() {
 }
 
 #[test]
-fn first_segment_that_lost_everything_is_a_tail() {
-    // Written but not synced, the second segment is there and the first is not.
+fn first_segment_that_lost_everything_is_refused_once_its_journal_is_begun() {
     let mut built = dir([
         segment(0, 1, 1).shards([0]).block(0, Records::new().entry(0, 1, "a")).sealed(),
-        segment(0, 2, 5).state(0, |state| state.last(1)).block(0, Records::new().entry(0, 2, "b")).sealed(),
-        segment(0, 2, 6).state(0, |state| state.last(2)).number(1).block(0, Records::new().entry(0, 3, "c")),
+        segment(0, 2, 5)
+            .state(0, |state| state.last(1))
+            .block(0, Records::new())
+            .block(0, Records::new().entry(0, 2, "b"))
+            .sealed(),
+        segment(0, 2, 6).state(0, |state| state.last(2)).number(2).block(0, Records::new().entry(0, 3, "c")),
     ]);
     // A spare of the earlier epoch means nothing.
     built.files.insert(names::segment(0, 4), vec![]);
+    let first = names::segment(0, 5);
     let cut = Position::new(1, built.end(FIRST) as u32);
     let manifest = starting(with_cuts(2, &[(1, 0, cut)]), 0, 5);
-    assert_eq!(built.visited(&built.scan(&manifest).unwrap()), ["0/1 a", "0/2 b", "0/3 c"]);
-    for lost in [vec![], segment(0, 1, 2).shards([0]).bytes().0] {
-        built.files.insert(names::segment(0, 5), lost);
-        let scan = built.scan(&manifest).unwrap();
+    let scan = built.scan(&manifest).unwrap();
+    assert_eq!(built.visited(&scan), ["0/1 a", "0/2 b", "0/3 c"]);
+    // The header and the empty block behind it were durable from the beginning.
+    assert_eq!(scan.segments()[1].synced_to as usize, built.block(&first, 1));
+    let whole = built.files[&first].clone();
+    for lost in [vec![], segment(0, 1, 2).shards([0]).bytes().0, [&[!whole[0]], &whole[1..]].concat()] {
+        built.files.insert(first.clone(), lost);
+        let refusal = built.refusal(&manifest);
+        assert!(refusal.starts_with(&format!("{first} is damaged at offset 0: ")), "{refusal}");
+        let scan = built.truncate(&manifest).unwrap();
         assert_eq!(built.visited(&scan), ["0/1 a"]);
         assert_eq!(scan.cuts()[1].end, Position::new(5, 0));
-        assert_eq!(scan.next_manifest(&manifest).start(0), 7);
+        assert_eq!(scan.next_sequence(0), 7);
         assert_eq!(built.visited(&built.scan(&scan.next_manifest(&manifest)).unwrap()), ["0/1 a"]);
     }
+    let mut torn = whole.clone();
+    torn[built.block(&first, 0)] ^= 1;
+    built.files.insert(first.clone(), torn);
+    let refusal = built.refusal(&manifest);
+    assert!(
+        refusal.starts_with(&format!("{first} is damaged at offset {}: ", built.block(&first, 0))),
+        "{refusal}"
+    );
     // Trimmed, the file would be gone, and what it held in a snapshot.
-    built.files.remove(&names::segment(0, 5));
+    built.files.remove(&first);
     assert!(built.refusal(&manifest).starts_with("entries 2 to 2 of shard 0 are missing"));
     built.files.insert(names::snapshot(0, 2), vec![]);
     let scan = built.scan(&manifest).unwrap();

@@ -134,14 +134,20 @@ fn epochs_must_be_known() {
     // The manifest's starts must be of its epoch.
     let built = dir([segment(0, 1, 1).shards([0]), segment(0, 2, 2).shards([0])]);
     let cuts = with_cuts(2, &[(1, 0, Position::new(1, 192))]);
-    let refusal = built.refusal(&cuts);
+    let refusal = built.refusal(&starting(cuts.clone(), 0, 1));
     assert!(
         refusal.starts_with("0-0000000001.segment is of epoch 1, but the manifest says that a later"),
         "{refusal}"
     );
-    let refusal = built.refusal(&starting(cuts, 0, 3));
+    let refusal = built.refusal(&starting(cuts.clone(), 0, 3));
     assert!(
         refusal.starts_with("0-0000000002.segment is of epoch 2, but that epoch's journal began with"),
+        "{refusal}"
+    );
+    let refusal = built.refusal(&starting(cuts, 1, 1));
+    assert!(
+        refusal
+            .starts_with("0-0000000002.segment is of epoch 2, but the manifest has no journal of this core"),
         "{refusal}"
     );
 }
@@ -152,7 +158,7 @@ fn last_segment_name_is_refused() {
     assert!(
         built
             .refusal(&manifest(1))
-            .starts_with("0-4294967295.segment is the last segment that can have a name")
+            .starts_with("0-4294967295.segment is one of the last segments that can have a name")
     );
 }
 

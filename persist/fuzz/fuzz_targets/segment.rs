@@ -1,0 +1,16 @@
+//! Recovery of whole directories: see `journal_check.rs` for what is checked.
+//!
+//! From `persist/`, with cargo-fuzz installed; what is found goes to the first folder, the kept inputs are the second:
+//!
+//! ```text
+//! mkdir -p /tmp/segment-corpus
+//! cargo +nightly fuzz run segment /tmp/segment-corpus fuzz/corpus/segment -- -max_len=512 -max_total_time=300
+//! ```
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../journal_check.rs"]
+mod journal_check;
+
+fuzz_target!(|data: &[u8]| journal_check::check_directory(data));
