@@ -9,10 +9,10 @@
 //!   carries a generation, so a late completion is told from one of the connection that took its place.
 //! - **One kernel entry a turn.** Operations are queued; [`Io::turn`] submits and waits in one call.
 //! - **Files by number.** The loop numbers its files. A number is open from the event of the task that opened it until
-//!   a task that closes it is given; tasks of one core are done in the order given, so a number may be given anew at
-//!   once. A sync keeps what it syncs open by itself.
+//!   a task that closes it is given; tasks on one number are done in the order given, so it may be given anew at
+//!   once. A number is that of prepared files or of created ones, never of both. A sync keeps what it syncs open by itself.
 
-use std::{ops::Deref, path::PathBuf, time::Duration};
+use std::{fmt, ops::Deref, path::PathBuf, time::Duration};
 
 /// A connected socket's descriptor. The loop that was given it closes it, through [`Io::close`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,18 @@ pub const GENERATION_LIMIT: u32 = 1 << 24;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct File(pub u32);
 
-/// Slow and rare work on files: done beside the cores, for one core in the order given.
+/// A checksum of a created file, computed where the file is written.
+pub trait Digest: Send + fmt::Debug {
+    /// Takes the next bytes of the file.
+    fn update(&mut self, bytes: &[u8]);
+
+    /// The checksum of all bytes so far, as it is to stand behind them.
+    fn value(&self) -> [u8; 8];
+}
+
+/// Slow and rare work on files: done beside the cores, for one core in two orders that do not wait for each other. What
+/// creates files and removes them ([`Self::is_output`]) may take long and is done in the order given; so is the rest,
+/// which the journal waits for.
 ///
 /// A task on a number that is not open fails with EBADF, unless it says otherwise; so tasks may be given before those
 /// ahead of them were answered.
@@ -42,8 +53,8 @@ pub struct File(pub u32);
 pub enum FileTask {
     /// Opens `path` as `file`, `length_bytes` long, every byte allocated, durable with its directory entry.
     ///
-    /// Nothing is overwritten: EEXIST if there is a `path`. After any other error there is no `path`; `recycle` is
-    /// where it was only if it could not be renamed.
+    /// Nothing is overwritten: EEXIST if there is a `path`, unless `recycle` is just that. After any other error there is no
+    /// `path`; `recycle` is where it was if it is `path`, or could not be renamed.
     Prepare {
         /// The number to open it as.
         file: File,
@@ -51,8 +62,8 @@ pub enum FileTask {
         path: PathBuf,
         /// How long it is to be.
         length_bytes: u64,
-        /// A file that was prepared once, to be renamed to `path`: its bytes stay, zeros follow as far as it is
-        /// too short. `None`: zeros.
+        /// A file that was prepared once, to be renamed to `path`, or `path` itself: its bytes stay, zeros follow as far
+        /// as it is too short. `None`: zeros.
         recycle: Option<PathBuf>,
         /// Whether the zeros are written, so that syncs of what takes their place change no metadata; otherwise the
         /// room is only reserved, which costs no time.
@@ -64,16 +75,19 @@ pub enum FileTask {
         file: File,
         /// Where the file is to be.
         path: PathBuf,
+        /// Its checksum, if it is to have one.
+        digest: Option<Box<dyn Digest>>,
     },
     /// Adds `bytes` at the end of a created file. After an error this file takes no more, and is not published: both
-    /// fail with that errno.
+    /// fail with that errno. What was added is written out as the file grows, so that publishing it does not have to
+    /// wait for all of it at once.
     Append {
         /// The file.
         file: File,
         /// What to add; the buffer comes back, emptied.
         bytes: Vec<u8>,
     },
-    /// Makes a created file durable, closes it and renames it, durably.
+    /// Adds the checksum to a created file that is to have one, makes it durable, closes it and renames it, durably.
     ///
     /// The file is closed in any case. After an error `from` was removed; if it was the directory's sync that failed,
     /// `to` is the new file and may not outlive a power loss.
@@ -85,14 +99,14 @@ pub enum FileTask {
         /// Where it is to be, in place of what is there.
         to: PathBuf,
     },
-    /// Closes the file if it is open, and removes `path` if it is there.
+    /// Closes the created file if it is open, and removes `path` if it is there.
     Discard {
         /// The file.
         file: File,
         /// Where it may be.
         path: PathBuf,
     },
-    /// Closes the file if it is open.
+    /// Closes the prepared file if it is open.
     Close {
         /// The file.
         file: File,
@@ -115,6 +129,18 @@ pub enum FileTask {
 }
 
 impl FileTask {
+    /// Whether it creates, fills or removes files: what may take long.
+    pub fn is_output(&self) -> bool {
+        match self {
+            Self::Create { .. }
+            | Self::Append { .. }
+            | Self::Publish { .. }
+            | Self::Discard { .. }
+            | Self::Remove { .. } => true,
+            Self::Prepare { .. } | Self::Close { .. } | Self::Replace { .. } => false,
+        }
+    }
+
     /// The file that is not open any more once this was given.
     pub fn closes(&self) -> Option<File> {
         match *self {

@@ -2,18 +2,25 @@
 //!
 //! A name is durable once its directory was synced, so every task that gives or takes one, and says that it is durable,
 //! ends with that. Numbers name what this thread has open.
+//!
+//! A created file is written out while it grows: at most two steps of it are in the page cache and not on the disk, so its
+//! last sync is short, and no other sync has to compete with gigabytes.
 
 use std::{
     collections::HashMap,
     fs::{self, OpenOptions},
     io::{self, ErrorKind, Seek, SeekFrom, Write},
+    ops::Range,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::{Change, Done};
-use crate::io::{File, FileTask};
+use crate::io::{Digest, File, FileTask};
+
+/// A created file is written out in steps of so many bytes.
+const WRITE_OUT_BYTES: u64 = 4 << 20;
 
 /// Zeros are written in pieces of this size.
 const PIECE_BYTES: usize = 1 << 20;
@@ -21,6 +28,12 @@ const PIECE_BYTES: usize = 1 << 20;
 /// An open file.
 struct Open {
     file: Arc<fs::File>,
+    digest: Option<Box<dyn Digest>>,
+    /// Bytes appended.
+    appended: u64,
+    /// Up to where writing out has begun, and up to where it has ended.
+    begun: u64,
+    ended: u64,
     /// The errno of the append that failed: there may be part of its bytes, so nothing may follow them.
     failed: Option<i32>,
 }
@@ -39,10 +52,10 @@ impl Disk {
         let result = match task {
             FileTask::Prepare { file, path, length_bytes, recycle, is_written } => {
                 prepare(&path, length_bytes, recycle.as_deref(), is_written)
-                    .map(|prepared| change = self.open(file, prepared))
+                    .map(|prepared| change = self.open(file, prepared, None))
             }
-            FileTask::Create { file, path } => {
-                fs::File::create(path).map_err(errno).map(|created| change = self.open(file, created))
+            FileTask::Create { file, path, digest } => {
+                fs::File::create(path).map_err(errno).map(|created| change = self.open(file, created, digest))
             }
             FileTask::Append { file, bytes } => {
                 let result = self.append(file, &bytes);
@@ -70,35 +83,80 @@ impl Disk {
         Done { ticket, buffer, result, change }
     }
 
-    fn open(&mut self, number: File, file: fs::File) -> Change {
+    fn open(&mut self, number: File, file: fs::File, digest: Option<Box<dyn Digest>>) -> Change {
         let file = Arc::new(file);
-        let open = Open { file: Arc::clone(&file), failed: None };
+        let open = Open { file: Arc::clone(&file), digest, appended: 0, begun: 0, ended: 0, failed: None };
         assert!(self.files.insert(number.0, open).is_none(), "file {} was open already", number.0);
         Change::Opened(number, file)
     }
 
     fn append(&mut self, number: File, bytes: &[u8]) -> Result<(), i32> {
-        let open = self.files.get_mut(&number.0).ok_or(libc::EBADF)?;
-        if let Some(failed) = open.failed {
-            return Err(failed);
-        }
-        let result = (&*open.file).write_all(bytes).map_err(errno);
-        open.failed = result.err();
-        result
+        self.files.get_mut(&number.0).ok_or(libc::EBADF)?.append(bytes)
     }
 
     fn publish(&mut self, number: File, from: &Path, to: &Path) -> Result<(), i32> {
-        let open = self.files.remove(&number.0).ok_or(libc::EBADF)?;
-        let renamed = match open.failed {
-            Some(failed) => Err(failed),
-            None => open.file.sync_all().and_then(|()| fs::rename(from, to)).map_err(errno),
-        };
+        let mut open = self.files.remove(&number.0).ok_or(libc::EBADF)?;
+        let checksum = open.digest.take().map(|digest| digest.value());
+        let whole = open.append(checksum.as_ref().map_or(&[], |checksum| checksum));
+        let renamed =
+            whole.and_then(|()| open.file.sync_all().and_then(|()| fs::rename(from, to)).map_err(errno));
         if let Err(failed) = renamed {
             // The first error is the one to be told.
             let _ = remove(from);
             return Err(failed);
         }
         sync_directories([from, to])
+    }
+}
+
+impl Open {
+    /// Adds bytes at the end, and writes out what has come to a step.
+    fn append(&mut self, bytes: &[u8]) -> Result<(), i32> {
+        if let Some(failed) = self.failed {
+            return Err(failed);
+        }
+        if let Some(digest) = &mut self.digest {
+            digest.update(bytes);
+        }
+        let result = (&*self.file).write_all(bytes).and_then(|()| {
+            self.appended += bytes.len() as u64;
+            self.write_out()
+        });
+        let result = result.map_err(errno);
+        self.failed = result.err();
+        result
+    }
+
+    /// Begins to write the last step out, and waits for the one before.
+    fn write_out(&mut self) -> io::Result<()> {
+        if self.appended - self.begun < WRITE_OUT_BYTES {
+            return Ok(());
+        }
+        let wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+            | libc::SYNC_FILE_RANGE_WRITE
+            | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+        sync_range(&self.file, self.begun..self.appended, libc::SYNC_FILE_RANGE_WRITE)?;
+        sync_range(&self.file, self.ended..self.begun, wait)?;
+        (self.ended, self.begun) = (self.begun, self.appended);
+        Ok(())
+    }
+}
+
+/// Writes part of a file out; where the file system cannot, the file's sync has to do all of it.
+fn sync_range(file: &fs::File, range: Range<u64>, flags: libc::c_uint) -> io::Result<()> {
+    // A length of zero would mean all that there is.
+    if range.is_empty() {
+        return Ok(());
+    }
+    let (start, length) = (range.start as libc::off64_t, (range.end - range.start) as libc::off64_t);
+    // SAFETY: the call takes no pointers, and the descriptor is open.
+    if unsafe { libc::sync_file_range(file.as_raw_fd(), start, length, flags) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::ESPIPE) => Ok(()),
+        _ => Err(error),
     }
 }
 
@@ -111,10 +169,13 @@ fn prepare(
 ) -> Result<fs::File, i32> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
+    // A file that is there already is not this task's to remove.
+    let is_there = recycle == Some(path);
     match recycle {
         None => {
             options.create_new(true);
         }
+        Some(_) if is_there => {}
         Some(old) => {
             match fs::symlink_metadata(path) {
                 Ok(_) => return Err(libc::EEXIST),
@@ -127,8 +188,8 @@ fn prepare(
     let file = match options.open(path) {
         Ok(file) => file,
         Err(error) => {
-            // Only a file that was renamed is this task's to remove.
-            if recycle.is_some() {
+            // Nor is what was in the way of a new one.
+            if recycle.is_some() && !is_there {
                 let _ = remove(path);
             }
             return Err(errno(error));
@@ -138,8 +199,10 @@ fn prepare(
         .map_err(errno)
         .and_then(|()| sync_directories([path].into_iter().chain(recycle)));
     if let Err(failed) = filled {
-        // The first error is the one to be told.
-        let _ = remove(path);
+        if !is_there {
+            // The first error is the one to be told.
+            let _ = remove(path);
+        }
         return Err(failed);
     }
     Ok(file)

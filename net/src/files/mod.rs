@@ -1,12 +1,13 @@
 //! Slow work on files, beside the cores: opening, preparing, publishing, removing.
 //!
-//! Every core has a storage thread of its own. That keeps its tasks in order with nothing but a channel, and no core's
-//! long task ever stands before another's; a thread that waits costs nothing but its stack. Invariants:
+//! Every core has two storage threads of its own: one prepares what the journal waits for, the other writes, publishes and
+//! removes whole files, which takes as long as the disk does. That keeps tasks in order with nothing but channels, and no
+//! core's long task ever stands before another's; a thread that waits costs nothing but its stack. Invariants:
 //!
-//! - **Order.** Tasks are done, and answered, in the order given.
-//! - **Two holders of a descriptor.** The thread opens a file and keeps it under its number; the core holds it as well,
+//! - **Order.** The tasks of a thread are done, and answered, in the order given.
+//! - **Two holders of a descriptor.** A thread opens a file and keeps it under its number; the core holds it as well,
 //!   from the answer on until it gives a task that closes the number. Whoever lets go last closes it, and the core
-//!   passes what it would close back to the thread: taking a large removed file down takes time.
+//!   passes what it would close to the second thread: taking a large removed file down takes time.
 //! - **Nothing is cut off.** Dropping the [`Storage`] waits until everything that was given is done.
 
 mod disk;
@@ -30,7 +31,7 @@ use crate::{
 /// How much the storage threads yield to the cores, as a nice value: about a tenth of a core's share of a CPU.
 const NICE: i32 = 10;
 
-/// What a storage thread is asked to do.
+/// What a thread is asked to do.
 enum Request {
     /// To do a task and answer with this ticket.
     Task(u64, FileTask),
@@ -58,38 +59,45 @@ pub(crate) struct Done {
     pub(crate) change: Change,
 }
 
-/// A core's storage thread, as the core holds it.
+/// A core's storage threads, as the core holds them.
 pub struct Storage {
+    /// For what the journal waits for.
+    preparer: Worker,
+    /// For files that are written, published and removed.
+    writer: Worker,
+    answers: mpsc::Receiver<Done>,
+}
+
+/// One thread.
+struct Worker {
     /// Taken only when this is dropped.
     requests: Option<mpsc::Sender<Request>>,
-    answers: mpsc::Receiver<Done>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Storage {
-    /// Starts the storage thread of core `core`, which `wake` wakes when a task was done. The thread may run on the
+    /// Starts the storage threads of core `core`, which `wake` wakes when a task was done. The threads may run on the
     /// CPUs of the calling one.
     ///
     /// # Errors
-    /// When there cannot be another thread.
+    /// When there cannot be more threads.
     pub fn start(core: usize, wake: WakeHandle) -> io::Result<Self> {
-        let (requests, to_do) = mpsc::channel();
         let (done, answers) = mpsc::channel();
-        let thread = thread::Builder::new()
-            .name(format!("storage-{core}"))
-            .spawn(move || serve(&to_do, &done, &wake))?;
-        Ok(Self { requests: Some(requests), answers, thread: Some(thread) })
+        let preparer = Worker::start(format!("storage-{core}"), done.clone(), wake.clone())?;
+        let writer = Worker::start(format!("writer-{core}"), done, wake)?;
+        Ok(Self { preparer, writer, answers })
     }
 
     /// Gives a task.
     pub(crate) fn give(&self, ticket: u64, task: FileTask) {
-        self.request(Request::Task(ticket, task));
+        let worker = if task.is_output() { &self.writer } else { &self.preparer };
+        worker.request(Request::Task(ticket, task));
     }
 
-    /// Lets go of a descriptor; if nobody else holds it, the thread closes it.
+    /// Lets go of a descriptor; if nobody else holds it, a thread closes it.
     pub(crate) fn let_go(&self, descriptor: Arc<fs::File>) {
         if let Some(last) = Arc::into_inner(descriptor) {
-            self.request(Request::LetGo(last));
+            self.writer.request(Request::LetGo(last));
         }
     }
 
@@ -97,14 +105,22 @@ impl Storage {
     pub(crate) fn answer(&self) -> Option<Done> {
         self.answers.try_recv().ok()
     }
+}
+
+impl Worker {
+    fn start(name: String, done: mpsc::Sender<Done>, wake: WakeHandle) -> io::Result<Self> {
+        let (requests, to_do) = mpsc::channel();
+        let thread = thread::Builder::new().name(name).spawn(move || serve(&to_do, &done, &wake))?;
+        Ok(Self { requests: Some(requests), thread: Some(thread) })
+    }
 
     fn request(&self, request: Request) {
         let requests = self.requests.as_ref().expect("taken only when dropped");
-        assert!(requests.send(request).is_ok(), "the storage thread ended early");
+        assert!(requests.send(request).is_ok(), "a storage thread ended early");
     }
 }
 
-impl Drop for Storage {
+impl Drop for Worker {
     fn drop(&mut self) {
         self.requests = None;
         if let Some(thread) = self.thread.take() {

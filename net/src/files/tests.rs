@@ -1,12 +1,15 @@
 use std::{
     env,
-    os::unix::fs::MetadataExt,
+    ffi::CString,
+    io::Read,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     process::{Command, id},
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use super::*;
+use crate::io::Digest;
 
 /// A directory of its own for each test, removed afterwards.
 pub(crate) struct Directory(PathBuf);
@@ -98,6 +101,29 @@ fn a_recycled_file_is_renamed_and_cut_or_extended() {
 }
 
 #[test]
+fn a_file_that_is_there_can_be_prepared_where_it_is_and_is_never_removed() {
+    let (directory, storage) = (Directory::new(), storage());
+    let path = directory.path("a");
+    fs::write(&path, "kept").unwrap();
+    // More than any file may have; only reserved, so that the disk is not filled to find out.
+    let too_long = FileTask::Prepare {
+        file: FILE,
+        path: path.clone(),
+        length_bytes: i64::MAX as u64,
+        recycle: Some(path.clone()),
+        is_written: false,
+    };
+    assert!(storage.perform(too_long).result.is_err());
+    assert!(fs::read(&path).unwrap().starts_with(b"kept"));
+    fs::write(&path, "kept").unwrap();
+    assert_eq!(storage.perform(prepare(path.clone(), 100, Some(path.clone()))).result, Ok(()));
+    assert_eq!(fs::read(&path).unwrap(), [&b"kept"[..], &[0; 96]].concat());
+    let missing = directory.path("missing");
+    let done = storage.perform(prepare(missing.clone(), 100, Some(missing)));
+    assert_eq!(done.result, Err(libc::ENOENT));
+}
+
+#[test]
 fn preparing_overwrites_nothing() {
     let (directory, storage) = (Directory::new(), storage());
     fs::write(directory.path("a"), "kept").unwrap();
@@ -139,7 +165,7 @@ fn what_is_appended_is_published_as_a_whole() {
     let (directory, storage) = (Directory::new(), storage());
     fs::write(directory.path("a.tmp"), "left by an earlier start").unwrap();
     fs::write(directory.path("a"), "earlier").unwrap();
-    let create = FileTask::Create { file: FILE, path: directory.path("a.tmp") };
+    let create = FileTask::Create { file: FILE, path: directory.path("a.tmp"), digest: None };
     assert_eq!(storage.perform(create).result, Ok(()));
     for piece in [b"one, ".as_slice(), b"two, ", b"three"] {
         let done = storage.perform(append(piece));
@@ -160,7 +186,7 @@ fn a_failed_publish_removes_what_it_could_not_publish() {
     fs::create_dir(directory.path("folder")).unwrap();
     fs::write(directory.path("folder/inside"), "").unwrap();
     for (to, errno) in [("missing/a", libc::ENOENT), ("folder", libc::EISDIR)] {
-        let create = FileTask::Create { file: FILE, path: directory.path("a.tmp") };
+        let create = FileTask::Create { file: FILE, path: directory.path("a.tmp"), digest: None };
         assert_eq!(storage.perform(create).result, Ok(()));
         assert_eq!(storage.perform(publish(&directory, "a.tmp", to)).result, Err(errno));
         assert_eq!(directory.names(), ["folder"]);
@@ -172,7 +198,7 @@ fn a_failed_publish_removes_what_it_could_not_publish() {
 #[test]
 fn tasks_on_a_number_that_is_not_open_fail() {
     let (directory, storage) = (Directory::new(), storage());
-    let create = FileTask::Create { file: FILE, path: directory.path("missing/a.tmp") };
+    let create = FileTask::Create { file: FILE, path: directory.path("missing/a.tmp"), digest: None };
     assert_eq!(storage.perform(create).result, Err(libc::ENOENT));
     let done = storage.perform(append(b"bytes"));
     assert_eq!(done.result, Err(libc::EBADF));
@@ -186,7 +212,7 @@ fn tasks_on_a_number_that_is_not_open_fail() {
 #[test]
 fn a_discarded_file_is_closed_and_gone() {
     let (directory, storage) = (Directory::new(), storage());
-    let create = FileTask::Create { file: FILE, path: directory.path("a.tmp") };
+    let create = FileTask::Create { file: FILE, path: directory.path("a.tmp"), digest: None };
     assert_eq!(storage.perform(create).result, Ok(()));
     assert_eq!(storage.perform(append(b"bytes")).result, Ok(()));
     let discard = FileTask::Discard { file: FILE, path: directory.path("a.tmp") };
@@ -243,11 +269,9 @@ fn a_small_file_is_replaced_as_a_whole_or_not_at_all() {
 #[test]
 fn tasks_are_answered_in_order_and_dropping_waits_for_them() {
     let (directory, storage) = (Directory::new(), storage());
-    storage.give(0, prepare(directory.path("a"), 8 << 20, None));
-    storage.give(1, FileTask::Close { file: FILE });
-    storage.give(2, FileTask::Create { file: FILE, path: directory.path("b.tmp") });
+    storage.give(0, FileTask::Create { file: FILE, path: directory.path("b.tmp"), digest: None });
     let mut expected = Vec::new();
-    for number in 3..100_u64 {
+    for number in 1..100_u64 {
         let bytes = vec![number as u8; 1000];
         expected.extend_from_slice(&bytes);
         storage.give(number, FileTask::Append { file: FILE, bytes });
@@ -257,9 +281,80 @@ fn tasks_are_answered_in_order_and_dropping_waits_for_them() {
         assert_eq!((done.ticket, done.result), (ticket, Ok(())));
     }
     storage.give(100, publish(&directory, "b.tmp", "b"));
+    storage.give(101, prepare(directory.path("a"), 8 << 20, None));
     drop(storage);
     assert_eq!(directory.names(), ["a", "b"]);
     assert_eq!(fs::read(directory.path("b")).unwrap(), expected);
+}
+
+#[test]
+fn what_the_journal_waits_for_does_not_wait_for_files_that_are_written() {
+    let (directory, storage) = (Directory::new(), storage());
+    let path = directory.path("pipe");
+    let name = CString::new(path.as_os_str().as_bytes()).unwrap();
+    // SAFETY: the name is a string that ends with a zero byte.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    // Opening it waits until somebody reads.
+    storage.give(1, FileTask::Create { file: FILE, path: path.clone(), digest: None });
+    storage.give(2, append(b"through"));
+    let file = File(9);
+    let prepare = |name| FileTask::Prepare {
+        file,
+        path: directory.path(name),
+        length_bytes: 100,
+        recycle: None,
+        is_written: true,
+    };
+    for (ticket, task) in [(3, prepare("a")), (4, FileTask::Close { file }), (5, prepare("b"))] {
+        storage.give(ticket, task);
+        let done = storage.answers.recv().unwrap();
+        assert_eq!((done.ticket, done.result), (ticket, Ok(())));
+    }
+    let mut reader = fs::File::open(&path).unwrap();
+    for ticket in [1, 2] {
+        let done = storage.answers.recv().unwrap();
+        assert_eq!((done.ticket, done.result), (ticket, Ok(())));
+    }
+    storage.give(6, FileTask::Discard { file: FILE, path });
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "through");
+}
+
+/// A checksum for a test: the last byte and the count of all.
+#[derive(Debug, Default)]
+struct LastAndCount(u8, u32);
+
+impl Digest for LastAndCount {
+    fn update(&mut self, bytes: &[u8]) {
+        self.0 = bytes.last().copied().unwrap_or(self.0);
+        self.1 += bytes.len() as u32;
+    }
+
+    fn value(&self) -> [u8; 8] {
+        [[self.0; 4], self.1.to_le_bytes()].concat().try_into().unwrap()
+    }
+}
+
+#[test]
+fn a_checksum_is_that_of_all_pieces_and_a_long_file_is_whole() {
+    let (directory, storage) = (Directory::new(), storage());
+    let digest: Option<Box<dyn Digest>> = Some(Box::<LastAndCount>::default());
+    let create = FileTask::Create { file: FILE, path: directory.path("a.tmp"), digest };
+    assert_eq!(storage.perform(create).result, Ok(()));
+    let mut expected = Vec::new();
+    // Longer than several steps in which it is written out, in pieces shorter and longer than one.
+    for length in [0, 100, 3 << 20, 1 << 20, 9 << 20, 1, 5 << 20, 7] {
+        let piece: Vec<u8> = (0..length).map(|place| (place / 3000) as u8 ^ length as u8).collect();
+        assert_eq!(storage.perform(append(&piece)).result, Ok(()));
+        expected.extend_from_slice(&piece);
+    }
+    let last = *expected.last().unwrap();
+    let count = expected.len() as u32;
+    expected.extend_from_slice(&[last; 4]);
+    expected.extend_from_slice(&count.to_le_bytes());
+    assert_eq!(storage.perform(publish(&directory, "a.tmp", "a")).result, Ok(()));
+    assert!(fs::read(directory.path("a")).unwrap() == expected);
 }
 
 #[test]
@@ -313,7 +408,7 @@ fn when_a_file_cannot_grow_nothing_half_made_is_left() {
     assert_eq!(fs::read(path("small")).unwrap(), [2; 10]);
 
     // An append that failed has left part of its bytes: nothing may follow, and the file is not published.
-    let create = FileTask::Create { file: FILE, path: path("a.tmp") };
+    let create = FileTask::Create { file: FILE, path: path("a.tmp"), digest: None };
     assert_eq!(storage.perform(create).result, Ok(()));
     assert_eq!(storage.perform(append(&[3; 1_000_000])).result, Ok(()));
     assert_eq!(storage.perform(append(&[3; 1_000_000])).result, Err(libc::EFBIG));
