@@ -176,7 +176,7 @@ impl History {
                 let command = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect::<Vec<_>>();
                 commands.push((command(&[b"GET", &key]), Check::Equal));
                 commands.push((command(&[b"PEXPIRETIME", &key]), Check::Near(60_000)));
-                commands.push((command(&[b"OBJECT", b"ENCODING", &key]), Check::Form));
+                commands.push((command(&[b"OBJECT", b"ENCODING", &key]), Check::Equal));
             }
             self.pipeline(0, commands)?;
         }

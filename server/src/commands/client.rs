@@ -152,11 +152,6 @@ pub(super) fn kill(node: &mut Node, connection: &mut Connection, request: &mut R
                     return error(connection, &message);
                 }
                 filter.user = Some(text(value));
-            } else if option.eq_ignore_ascii_case(b"maxage") {
-                match parse_i64(value) {
-                    Some(seconds) if seconds > 0 => filter.age_seconds_min = Some(seconds as u64),
-                    _ => return error(connection, "ERR maxage is not an integer or out of range"),
-                }
             } else if option.eq_ignore_ascii_case(b"skipme") {
                 if value.eq_ignore_ascii_case(b"yes") {
                     filter.except = Some(own_id);
@@ -181,8 +176,10 @@ pub(super) fn pause(node: &mut Node, connection: &mut Connection, request: &mut 
         4 if args.get(3).eq_ignore_ascii_case(b"write") => false,
         4 => return error(connection, "ERR CLIENT PAUSE mode must be WRITE or ALL"),
         _ => {
-            let text = "ERR unknown subcommand or wrong number of arguments for 'PAUSE'. Try CLIENT HELP.";
-            return error(connection, text);
+            let mut text = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
+            text.extend_from_slice(args.get(1));
+            text.extend_from_slice(b"'. Try CLIENT HELP.");
+            return error_bytes(connection, &text);
         }
     };
     let now_ms = node.executor.now_ms;

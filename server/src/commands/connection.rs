@@ -91,7 +91,6 @@ fn authenticate(node: &Node, connection: &mut Connection, user: &[u8], password:
 pub(super) fn hello(node: &Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
     let args = request.args();
     let mut protocol = None;
-    let mut name = None;
     if args.len() > 1 {
         match parse_i64(args.get(1)) {
             None => {
@@ -115,7 +114,8 @@ pub(super) fn hello(node: &Node, connection: &mut Connection, request: &mut Requ
             if !is_printable(args.get(index + 1)) {
                 return error(connection, super::client::BAD_NAME);
             }
-            name = Some(args.get(index + 1).to_vec());
+            // It stays, as in Redis, even if what follows is refused.
+            identity(connection).name = args.get(index + 1).to_vec();
             index += 2;
         } else {
             let mut text = b"ERR Syntax error in HELLO option '".to_vec();
@@ -130,9 +130,6 @@ pub(super) fn hello(node: &Node, connection: &mut Connection, request: &mut Requ
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> \
              <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
         );
-    }
-    if let Some(name) = name {
-        identity(connection).name = name;
     }
     if let Some(protocol) = protocol {
         connection.protocol = protocol;

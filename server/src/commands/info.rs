@@ -2,7 +2,14 @@
 
 use std::fmt::Write;
 
-use crate::core::{admin::Report, node::Node, persistence_report::PersistenceReport};
+use duva_engine::command;
+
+use crate::core::{
+    admin::{DatabaseReport, Report},
+    node::Node,
+    persistence_report::PersistenceReport,
+    stats::{CommandReport, ErrorCounts},
+};
 
 macro_rules! lines {
     ($text:expr, $($name:literal => $value:expr),+ $(,)?) => {
@@ -13,7 +20,7 @@ macro_rules! lines {
 mod persistence;
 
 /// The sections, in order, and whether INFO without arguments shows them.
-const SECTIONS: [(&str, Section, bool); 9] = [
+const SECTIONS: [(&str, Section, bool); 13] = [
     ("server", server, true),
     ("clients", clients, true),
     ("memory", memory, true),
@@ -21,6 +28,11 @@ const SECTIONS: [(&str, Section, bool); 9] = [
     ("stats", stats, true),
     ("replication", replication, true),
     ("cpu", cpu, true),
+    ("modules", nothing, true),
+    ("commandstats", command_stats, false),
+    ("errorstats", error_stats, true),
+    // No latencies are tracked: that would take two readings of the clock a request.
+    ("latencystats", nothing, false),
     ("cluster", cluster, true),
     ("keyspace", keyspace, true),
 ];
@@ -137,17 +149,18 @@ fn persistence(node: &Node, reports: &[Report], text: &mut String) {
 fn stats(_: &Node, reports: &[Report], text: &mut String) {
     lines!(text,
         "total_connections_received" => total(reports, |report| report.stats.connections_received),
-        "total_commands_processed" => total(reports, |report| report.stats.commands),
+        "total_commands_processed" => total(reports, calls),
         "total_net_input_bytes" => total(reports, |report| report.stats.input_bytes),
         "total_net_output_bytes" => total(reports, |report| report.stats.output_bytes),
         "rejected_connections" => total(reports, |report| report.stats.connections_rejected),
-        "expired_keys" => total(reports, |report| report.expired),
+        "expired_keys" => total(reports, |report| report.keyspace.expired),
         "evicted_keys" => 0,
-        "keyspace_hits" => total(reports, |report| report.hits),
-        "keyspace_misses" => total(reports, |report| report.misses),
+        "keyspace_hits" => total(reports, |report| report.keyspace.hits),
+        "keyspace_misses" => total(reports, |report| report.keyspace.misses),
         "client_query_buffer_limit_disconnections" => total(reports, |report| report.stats.input_limit_closed),
         "client_output_buffer_limit_disconnections" => total(reports, |report| report.stats.output_limit_closed),
-        "total_error_replies" => total(reports, |report| report.stats.errors),
+        "unexpected_error_replies" => 0,
+        "total_error_replies" => total(reports, |report| report.stats.errors.total()),
         "turns" => total(reports, |report| report.stats.turns),
         "core_wakes" => total(reports, |report| report.stats.wakes),
         "forwarded_requests" => total(reports, |report| report.stats.forwarded),
@@ -155,6 +168,43 @@ fn stats(_: &Node, reports: &[Report], text: &mut String) {
         "gather_retries" => total(reports, |report| report.stats.gather_retries),
         "receive_buffer_shortages" => total(reports, |report| report.stats.buffer_shortages),
     );
+}
+
+/// All requests that were executed.
+fn calls(report: &Report) -> u64 {
+    report.commands.iter().map(|command| command.calls).sum()
+}
+
+/// A section that has only its title.
+fn nothing(_: &Node, _: &[Report], _: &mut String) {}
+
+fn command_stats(_: &Node, reports: &[Report], text: &mut String) {
+    for command in command::every() {
+        let mut sum = CommandReport::default();
+        reports.iter().for_each(|report| sum.merge(&report.commands[usize::from(command.number)]));
+        if sum.is_empty() {
+            continue;
+        }
+        let micros = sum.total_ns as f64 / 1e3;
+        let CommandReport { calls, rejected, failed, .. } = sum;
+        line(
+            text,
+            format_args!(
+                "cmdstat_{}:calls={calls},usec={micros:.0},usec_per_call={:.2},rejected_calls={rejected},\
+                 failed_calls={failed}",
+                command.name,
+                micros / calls.max(1) as f64,
+            ),
+        );
+    }
+}
+
+fn error_stats(_: &Node, reports: &[Report], text: &mut String) {
+    let mut sum = ErrorCounts::default();
+    reports.iter().for_each(|report| sum.merge(&report.stats.errors));
+    for (code, count) in sum.sorted() {
+        line(text, format_args!("errorstat_{code}:count={count}"));
+    }
 }
 
 fn replication(_: &Node, _: &[Report], text: &mut String) {
@@ -176,14 +226,26 @@ fn cluster(_: &Node, _: &[Report], text: &mut String) {
     lines!(text, "cluster_enabled" => 0);
 }
 
-fn keyspace(_: &Node, reports: &[Report], text: &mut String) {
-    for database in 0..usize::from(duva_engine::DATABASE_COUNT) {
-        let keys = total(reports, |report| report.keys[database].0 as u64);
-        let expiring = total(reports, |report| report.keys[database].1 as u64);
+fn keyspace(node: &Node, reports: &[Report], text: &mut String) {
+    for number in 0..usize::from(duva_engine::DATABASE_COUNT) {
+        let mut sum = DatabaseReport::default();
+        for DatabaseReport { keys, expiring, deadlines_ms } in reports.iter().map(|it| it.databases[number]) {
+            sum.keys += keys;
+            sum.expiring += expiring;
+            sum.deadlines_ms += deadlines_ms;
+        }
+        let DatabaseReport { keys, expiring, .. } = sum;
         if keys > 0 {
-            line(text, format_args!("db{database}:keys={keys},expires={expiring},avg_ttl=0"));
+            let average_ms = average_ttl_ms(sum, node.executor.now_ms);
+            line(text, format_args!("db{number}:keys={keys},expires={expiring},avg_ttl={average_ms}"));
         }
     }
+}
+
+/// How long the keys that expire have left on average, in milliseconds; 0 without such keys. Redis estimates it.
+fn average_ttl_ms(database: DatabaseReport, now_ms: u64) -> u128 {
+    let average_deadline_ms = database.deadlines_ms / database.expiring.max(1) as u128;
+    average_deadline_ms.saturating_sub(now_ms.into())
 }
 
 fn cpu_seconds(who: i32) -> (f64, f64) {

@@ -9,6 +9,8 @@ mod info;
 mod persistence;
 mod server;
 
+use std::time::Instant;
+
 use duva_engine::{Reply, command::ServerCommand};
 
 use crate::core::{
@@ -34,6 +36,7 @@ fn ask(
     }
     let sequence = connection.wait_for_reply();
     connection.state.insert(State::FENCED);
+    node.stats.commands.handle_later(request.command);
     node.begin_admin(connection.token, sequence, Box::new(request.to_owned()), purpose);
     Flow::Stop
 }
@@ -46,6 +49,7 @@ pub fn finish(
     replies: Vec<AdminReply>,
     output: &mut Vec<u8>,
 ) {
+    let began = Instant::now();
     let mut reply = Reply::new(output, request.mode.protocol);
     match purpose {
         AdminPurpose::Info => {
@@ -85,6 +89,8 @@ pub fn finish(
         }
         AdminPurpose::Order(_) => reply.ok(),
     }
+    node.stats.commands.handle(request.command);
+    node.executor.times.add_step(request.command, began);
 }
 
 fn reply(connection: &mut Connection, write: impl FnOnce(&mut Reply<'_>)) -> Flow {
@@ -103,6 +109,26 @@ fn error_bytes(connection: &mut Connection, text: &[u8]) -> Flow {
 
 /// Executes a command that the server answers.
 pub fn run(
+    node: &mut Node,
+    connection: &mut Connection,
+    request: &mut Request<'_>,
+    command: ServerCommand,
+) -> Flow {
+    let row = request.command;
+    let is_direct = connection.replies.is_empty();
+    let output = if is_direct { &mut connection.output } else { connection.replies.held() };
+    let start = output.len();
+    let timing = node.executor.times.begin(row);
+    let flow = dispatch(node, connection, request, command);
+    node.executor.times.end(row, timing);
+    let output = if is_direct { &mut connection.output } else { connection.replies.held() };
+    if output.get(start) == Some(&b'-') {
+        node.stats.fail(row, &output[start..]);
+    }
+    flow
+}
+
+fn dispatch(
     node: &mut Node,
     connection: &mut Connection,
     request: &mut Request<'_>,
@@ -137,7 +163,7 @@ pub fn run(
         }
         ServerCommand::Info => ask(node, connection, request, AdminPurpose::Info),
         ServerCommand::Time => server::time(node, connection),
-        ServerCommand::Lolwut => server::lolwut(connection),
+        ServerCommand::Lolwut => server::lolwut(connection, request),
         ServerCommand::Wait => server::wait(node, connection, request),
         ServerCommand::Shutdown => server::shutdown(node, connection, request),
         ServerCommand::Save => persistence::save(node, connection, request),

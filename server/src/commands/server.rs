@@ -80,23 +80,22 @@ pub(super) fn wait(node: &mut Node, connection: &mut Connection, request: &mut R
 
 pub(super) fn shutdown(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
     let args = request.args();
-    let (mut saves, mut is_forced) = (None, false);
+    const OPTIONS: [&str; 5] = ["save", "nosave", "force", "abort", "now"];
+    let mut given = [false; OPTIONS.len()];
     for index in 1..args.len() {
         let option = args.get(index);
-        let is = |name: &str| option.eq_ignore_ascii_case(name.as_bytes());
-        if is("abort") && args.len() == 2 {
-            return error(connection, "ERR No shutdown in progress.");
-        } else if is("save") && saves != Some(false) {
-            saves = Some(true);
-        } else if is("nosave") && saves != Some(true) {
-            saves = Some(false);
-        } else if is("force") {
-            is_forced = true;
-        } else if !is("now") {
-            return error(connection, "ERR syntax error");
-        }
+        let known = OPTIONS.iter().position(|name| option.eq_ignore_ascii_case(name.as_bytes()));
+        let Some(place) = known else { return error(connection, "ERR syntax error") };
+        given[place] = true;
     }
-    if saves.unwrap_or(!node.config.save_points.is_empty()) {
+    let [saves, does_not, is_forced, aborts, is_now] = given;
+    if (aborts && (saves || does_not || is_forced || is_now)) || (saves && does_not) {
+        return error(connection, "ERR syntax error");
+    }
+    if aborts {
+        return save::abort_stop(node, connection);
+    }
+    if saves || (!does_not && !node.config.save_points.is_empty()) {
         tracing::info!(id = connection.id, "saving a snapshot to stop: a client asked for it");
         return save::begin_stop(node, connection, is_forced);
     }
@@ -107,7 +106,20 @@ pub(super) fn shutdown(node: &mut Node, connection: &mut Connection, request: &m
     Flow::Stop
 }
 
-pub(super) fn lolwut(connection: &mut Connection) -> Flow {
+/// LOLWUT: its arguments are checked as Redis checks them, and change nothing.
+pub(super) fn lolwut(connection: &mut Connection, request: &mut Request<'_>) -> Flow {
+    let args = request.args();
+    if args.len() >= 3 && args.get(1).eq_ignore_ascii_case(b"version") {
+        // The drawings of these versions take so many sizes.
+        let count = match parse_i64(args.get(2)) {
+            Some(5) => 3,
+            Some(6) => 2,
+            _ => 0,
+        };
+        if (2..args.len().min(3 + count)).any(|index| parse_i64(args.get(index)).is_none()) {
+            return error(connection, "ERR value is not an integer or out of range");
+        }
+    }
     let art = concat!(
         "   .--.\n",
         "  (o  o)   duva\n",

@@ -106,7 +106,7 @@ pub struct Config {
     pub snapshot_is_compressed: bool,
     /// Whether snapshots have a checksum, written and verified (`rdbchecksum`).
     pub snapshot_has_checksum: bool,
-    /// Whether writes are refused while there are save points and the last snapshot failed
+    /// Whether writes are refused while there are save points and the last snapshot in the background failed
     /// (`stop-writes-on-bgsave-error`).
     pub stop_writes_on_save_error: bool,
     /// What this start does with a damaged journal (`recover`).

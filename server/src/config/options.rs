@@ -463,7 +463,7 @@ pub(super) static OPTIONS: &[ConfigOption] = &[
         section: PERSISTENCE,
         placeholder: "YES/NO",
         default: "yes",
-        meaning: "Whether writes are refused while save is set and the last snapshot failed",
+        meaning: "Whether writes are refused while save is set and the last snapshot in the background failed",
         expects: "\"yes\" or \"no\" (or true or false)",
         form: Form::YesNo,
         change: Change::RunTime,

@@ -20,7 +20,7 @@ use super::{
     request::OwnedRequest,
     save::SavingState,
     save_status::SaveStatus,
-    stats::Stats,
+    stats::{CommandReport, ExecutionTimes, KeyspaceTotals, Stats, command_reports},
     timers::Timer,
 };
 use crate::{commands, config::Config, storage::EarlierSegments};
@@ -191,11 +191,9 @@ pub struct Pause {
 }
 
 impl Pause {
-    /// Whether `command` must wait at `now_ms`.
+    /// Whether `command` must wait at `now_ms`. A pause of everything holds CLIENT UNPAUSE, too, as in Redis.
     pub fn covers(self, command: &Command, now_ms: u64) -> bool {
-        now_ms < self.until_ms
-            && (self.all || command.flags.contains(Flags::WRITE))
-            && command.name != "client|unpause"
+        now_ms < self.until_ms && (self.all || command.flags.contains(Flags::WRITE))
     }
 }
 
@@ -214,8 +212,6 @@ pub struct ClientFilter {
     pub user: Option<String>,
     /// Not this client.
     pub except: Option<u64>,
-    /// Only clients at least this old, in seconds.
-    pub age_seconds_min: Option<u64>,
 }
 
 /// A question or an order to one core.
@@ -269,16 +265,25 @@ pub struct Report {
     pub client_bytes: usize,
     /// Memory of data, in bytes.
     pub data_bytes: usize,
-    /// Keys, and keys that expire, by database.
-    pub keys: [(usize, usize); duva_engine::DATABASE_COUNT as usize],
-    /// Keys removed because they were due.
-    pub expired: u64,
-    /// Reads that found their key.
-    pub hits: u64,
-    /// Reads that found none.
-    pub misses: u64,
+    /// Its databases.
+    pub databases: [DatabaseReport; duva_engine::DATABASE_COUNT as usize],
+    /// What came of keys since its start, or since CONFIG RESETSTAT.
+    pub keyspace: KeyspaceTotals,
+    /// What it counted of every command, by the commands' numbers.
+    pub commands: Vec<CommandReport>,
     /// Its journal, and its part of a snapshot.
     pub persistence: PersistenceReport,
+}
+
+/// One core's part of a database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatabaseReport {
+    /// Keys.
+    pub keys: usize,
+    /// Keys that expire.
+    pub expiring: usize,
+    /// The sum of those keys' deadlines, in milliseconds since the Unix epoch.
+    pub deadlines_ms: u128,
 }
 
 /// One client, as CLIENT LIST shows it.
@@ -372,7 +377,7 @@ impl<I: Io> Core<I> {
             AdminRequest::Clients(filter) => {
                 let now_ms = self.node.executor.now_ms;
                 let io = &mut self.io;
-                let meant = self.connections.iter().filter(|connection| filter.may_match(connection, now_ms));
+                let meant = self.connections.iter().filter(|connection| filter.may_match(connection));
                 let rows = meant.map(|connection| row(connection, now_ms, io));
                 AdminReply::Clients(rows.filter(|row| filter.matches(row)).collect())
             }
@@ -402,7 +407,9 @@ impl<I: Io> Core<I> {
                 AdminReply::Done
             }
             AdminRequest::ResetStats => {
-                self.node.stats = Stats::default();
+                let keyspace_before = KeyspaceTotals::of(&self.node.executor.shards);
+                self.node.stats = Stats { keyspace_before, ..Stats::default() };
+                self.node.executor.times = ExecutionTimes::default();
                 if let Some(log) = &mut self.node.log {
                     log.reset_stats();
                 }
@@ -428,15 +435,15 @@ impl<I: Io> Core<I> {
         }
         for shard in self.node.executor.shards.iter() {
             report.data_bytes += shard.used_bytes();
-            let (hits, accesses) = shard.access_totals();
-            report.expired += shard.expired_total();
-            report.hits += hits;
-            report.misses += accesses - hits;
-            for (database, (keys, expiring)) in report.keys.iter_mut().enumerate() {
-                *keys += shard.key_count(database as u8);
-                *expiring += shard.expiring_count(database as u8);
+            for (number, database) in (0..).zip(&mut report.databases) {
+                database.keys += shard.key_count(number);
+                database.expiring += shard.expiring_count(number);
+                database.deadlines_ms += shard.deadlines_ms(number);
             }
         }
+        let Node { stats, executor, .. } = &self.node;
+        report.keyspace = KeyspaceTotals::of(&executor.shards).since(stats.keyspace_before);
+        report.commands = command_reports(&stats.commands, &executor.times);
         report
     }
 
@@ -446,7 +453,7 @@ impl<I: Io> Core<I> {
         let doomed: Vec<_> = self
             .connections
             .iter()
-            .filter(|connection| filter.may_match(connection, now_ms))
+            .filter(|connection| filter.may_match(connection))
             .filter(|connection| !filter.names_address() || filter.matches(&row(connection, now_ms, io)))
             .map(|connection| (connection.token, connection.id))
             .collect();
@@ -524,16 +531,14 @@ impl<I: Io> Core<I> {
 
 impl ClientFilter {
     /// Whether a connection may be meant, as far as that shows without asking the kernel for its addresses.
-    fn may_match(&self, connection: &Connection, now_ms: u64) -> bool {
+    fn may_match(&self, connection: &Connection) -> bool {
         let is_or_none =
             |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
-        let age_seconds = now_ms.saturating_sub(connection.created_ms) / 1000;
         !connection.state.any(State::CLOSING)
             && (self.ids.is_empty() || self.ids.contains(&connection.id))
             && is_or_none(&self.kind, "normal")
             && is_or_none(&self.user, "default")
             && self.except != Some(connection.id)
-            && self.age_seconds_min.is_none_or(|seconds| age_seconds >= seconds)
     }
 
     fn names_address(&self) -> bool {
@@ -587,5 +592,31 @@ fn row(connection: &Connection, now_ms: u64, io: &mut impl Io) -> ClientRow {
         protocol: if connection.protocol == duva_engine::Protocol::Resp3 { 3 } else { 2 },
         library_name: text(identity.map(|identity| &identity.library_name)),
         library_version: text(identity.map(|identity| &identity.library_version)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use duva_engine::command::lookup;
+
+    use super::*;
+
+    #[test]
+    fn a_pause_holds_what_redis_holds() {
+        let command = |name: &[u8]| lookup(name).expect("a command");
+        let unpause = command(b"client").subcommand(b"unpause").expect("a subcommand");
+        let all = Pause { until_ms: 100, all: true };
+        for held in [command(b"get"), command(b"set"), command(b"ping"), unpause] {
+            assert!(all.covers(held, 99), "{}", held.name);
+            assert!(!all.covers(held, 100), "{}", held.name);
+        }
+        let writes = Pause { until_ms: 100, all: false };
+        for held in [command(b"set"), command(b"flushall"), command(b"getex"), command(b"restore")] {
+            assert!(writes.covers(held, 99), "{}", held.name);
+        }
+        for passes in [command(b"get"), command(b"touch"), command(b"save"), command(b"wait"), unpause] {
+            assert!(!writes.covers(passes, 99), "{}", passes.name);
+        }
+        assert!(!Pause::default().covers(command(b"set"), 0));
     }
 }

@@ -32,6 +32,8 @@ pub struct Batch {
     pub keys: Vec<KeyHash>,
     /// Large arguments.
     pub large: Vec<Vec<u8>>,
+    /// Bytes of those.
+    large_bytes: usize,
     /// The messages.
     pub messages: Vec<Message>,
 }
@@ -173,6 +175,13 @@ pub enum Message {
     },
     /// Give back the locks of a gather.
     Release(TransactionId),
+    /// Whether the sender's journal has too much to write: it takes no more writes then.
+    Journal {
+        /// Whether.
+        is_full: bool,
+    },
+    /// Writes need not wait for the sender's part of a save any more.
+    Relief,
     /// About saving.
     Save(SaveMessage),
     /// Serve this connection from now on.
@@ -202,7 +211,13 @@ impl Batch {
         self.keys.clear();
         self.keys.shrink_to(KEPT_BYTES_MAX / size_of::<KeyHash>());
         self.large.clear();
+        self.large_bytes = 0;
         self.messages.clear();
+    }
+
+    /// Bytes of all arguments.
+    pub fn argument_bytes(&self) -> usize {
+        self.bytes.len() + self.large_bytes
     }
 
     /// Copies a reply in; returns where it is.
@@ -240,8 +255,9 @@ impl Batch {
         first_key: u32,
         large: Large,
     ) -> Packed {
-        let first = self.ranges.len() as u32;
+        let (first, first_large) = (self.ranges.len() as u32, self.large.len());
         copy_arguments(request, arguments, large, &mut self.bytes, &mut self.large, &mut self.ranges);
+        self.large_bytes += self.large[first_large..].iter().map(Vec::len).sum::<usize>();
         Packed {
             command: request.command,
             mode: request.mode,

@@ -10,7 +10,7 @@ use duva_engine::{
     command::{Flags, Handler, Run},
 };
 
-use super::{log::Proposal, request::Request};
+use super::{log::Proposal, request::Request, stats::ExecutionTimes};
 
 /// One core's state machines, and what applying an entry depends on.
 pub struct Executor {
@@ -32,6 +32,8 @@ pub struct Executor {
     tick_first: usize,
     /// Where the next entry's seed comes from.
     pub seed: u64,
+    /// How long executions take.
+    pub times: ExecutionTimes,
 }
 
 impl Executor {
@@ -47,6 +49,7 @@ impl Executor {
             has_garbage: false,
             tick_first: 0,
             seed,
+            times: ExecutionTimes::default(),
         }
     }
 
@@ -58,26 +61,32 @@ impl Executor {
             self.apply(handler, request, proposal, output)
         } else {
             let (now_ms, seed) = (self.read_ms, self.next_seed());
-            handler(&mut request.call(&mut self.shards, &self.settings, now_ms, seed, output))
+            let timing = self.times.begin(request.command);
+            let step = handler(&mut request.call(&mut self.shards, &self.settings, now_ms, seed, output));
+            self.times.end(request.command, timing);
+            step
         }
     }
 
     /// What an entry for `keys` that is proposed now depends on.
     #[inline]
     pub fn proposal(&mut self, keys: &[KeyHash]) -> Proposal {
-        Proposal { timestamp_ms: self.timestamp_ms(keys), seed: self.next_seed() }
+        let (timestamp_ms, seed) = (self.timestamp_ms(keys), self.next_seed());
+        Proposal { timestamp_ms, seed, settings: self.settings }
     }
 
-    /// How often the shards of `keys`, or of a command without keys all shards, have changed.
+    /// How often the shards of `keys`, or of a command without keys all shards, have changed. That a due key was removed
+    /// counts: no tick will find it any more.
     #[inline]
     pub fn changes(&mut self, keys: &[KeyHash]) -> u64 {
+        let of = |shard: &Shard| shard.changes_total().wrapping_add(shard.expired_total());
         if let [key] = keys {
-            return self.shards.of(key.slot).changes_total();
+            return of(self.shards.of(key.slot));
         }
         if keys.is_empty() {
-            return self.shards.iter().map(Shard::changes_total).fold(0, u64::wrapping_add);
+            return self.shards.iter().map(of).fold(0, u64::wrapping_add);
         }
-        keys.iter().fold(0, |sum: u64, key| sum.wrapping_add(self.shards.of(key.slot).changes_total()))
+        keys.iter().fold(0, |sum: u64, key| sum.wrapping_add(of(self.shards.of(key.slot))))
     }
 
     /// Applies a committed entry.
@@ -89,9 +98,12 @@ impl Executor {
         proposal: Proposal,
         output: &mut Vec<u8>,
     ) -> Step {
-        let Proposal { timestamp_ms, seed } = proposal;
+        // Not the settings in force: the journal's entry says these.
+        let Proposal { timestamp_ms, seed, settings } = proposal;
         let keys = request.keys;
-        let step = handler(&mut request.call(&mut self.shards, &self.settings, timestamp_ms, seed, output));
+        let timing = self.times.begin(request.command);
+        let step = handler(&mut request.call(&mut self.shards, &settings, timestamp_ms, seed, output));
+        self.times.end(request.command, timing);
         self.note_deadlines(keys);
         if let Run::Everywhere(..) = request.command.run {
             self.has_garbage = true;

@@ -114,7 +114,7 @@ enum Phase {
     Walk(Walk),
     /// Every lock asked for, then [`Phase::Cut`].
     LockAll(Cut),
-    /// Something begins on every core at one moment.
+    /// Something begins at one moment.
     Cut(Cut),
     /// About the cores themselves.
     Admin(AdminPurpose),
@@ -155,14 +155,14 @@ impl Node {
                     emitted: 0,
                     bytes: Vec::new(),
                 }),
-                Err(error) => return self.fail(token, sequence, error),
+                Err(error) => return self.fail(token, sequence, command, error),
             },
             Run::Single(_) | Run::Server(_) => panic!("{} needs no gather", command.name),
         };
         if let Run::Staged(_, Plan::Copy) = command.run {
             let database = request.mode.database;
             if let Err(error) = command::keys::parse_copy(&request.view().args(), database) {
-                return self.fail(token, sequence, error);
+                return self.fail(token, sequence, command, error);
             }
         }
         let parts = match command.run {
@@ -190,15 +190,20 @@ impl Node {
         self.launch(token, sequence, request, Phase::Admin(purpose), parts);
     }
 
-    /// Lets a dump begin on every core at one moment.
+    /// Lets something begin under all locks, on every core at one moment or on this one.
     pub(super) fn begin_cut(&mut self, cut: Cut) {
-        let parts = (0..self.cores).map(|core| Part::new(core, Vec::new())).collect();
+        let cores = match cut {
+            Cut::Dump { .. } => 0..self.cores,
+            Cut::Shard => self.core..self.core + 1,
+        };
+        let parts = cores.map(|core| Part::new(core, Vec::new())).collect();
         self.launch(Token::default(), 0, Box::new(OwnedRequest::empty()), Phase::LockAll(cut), parts);
     }
 
-    fn fail(&mut self, token: Token, sequence: Sequence, error: &str) {
+    fn fail(&mut self, token: Token, sequence: Sequence, command: &Command, error: &str) {
         let mut reply = Vec::new();
         Reply::new(&mut reply, Protocol::Resp2).error(error);
+        self.note_error(command, &reply);
         self.deliver(token, sequence, &reply, true);
     }
 
@@ -360,7 +365,7 @@ impl Gather {
             }
             Phase::LockAll(_) => (Locking::All, Work::Nothing, command),
             Phase::Cut(cut) => {
-                let locking = if cut.keeps_locks { Locking::None } else { Locking::Release };
+                let locking = if cut.keeps_locks() { Locking::None } else { Locking::Release };
                 (locking, Work::Cut, command)
             }
             Phase::Admin(purpose) => (Locking::None, Work::Admin(purpose.request()), command),
@@ -597,6 +602,7 @@ impl Gather {
 
     fn finish(&mut self, node: &mut Node, reply: &[u8]) -> Advance {
         self.release(node);
+        node.note_error(self.request.command, reply);
         node.deliver(self.token, self.sequence, reply, true);
         Advance::Finished
     }
@@ -675,8 +681,8 @@ impl Gather {
             None => self.finish(node, &output),
             Some(state) => {
                 self.release(node);
-                let origin =
-                    Origin::Connection { token: self.token, sequence: self.sequence, ends_fence: true };
+                let (token, sequence, command) = (self.token, self.sequence, self.request.command);
+                let origin = Origin::Connection { token, sequence, ends_fence: true, command };
                 let request = Box::new(view_to_owned(&mut self.request));
                 node.begin_job(origin, request, state);
                 Advance::Finished

@@ -20,7 +20,7 @@ use super::{
     connection::{Connection, Connections, Receiving, State, Unfinished},
     node::Node,
     request::Request,
-    route::{Flow, route},
+    route::{Flow, Lack, route},
 };
 
 /// Requests that are parsed and prefetched together.
@@ -86,8 +86,15 @@ enum Stop {
     Budget,
     /// The connection must wait for something.
     Waits,
-    /// There is no room towards another core.
-    NoRoom,
+    /// Something has no room for the next request.
+    NoRoom(Lack),
+}
+
+impl Stop {
+    /// After a request that let its connection not go on.
+    fn of(flow: Flow) -> Self {
+        if let Flow::NoRoom(lack) = flow { Self::NoRoom(lack) } else { Self::Waits }
+    }
 }
 
 impl Connection {
@@ -172,10 +179,10 @@ impl<I: Io> Core<I> {
         match stop {
             Stop::Hungry | Stop::Waits => {}
             Stop::Budget => Self::mark_ready(connection, &mut self.ready),
-            Stop::NoRoom if connection.state.any(State::HELD_BACK) => {}
-            Stop::NoRoom => {
+            Stop::NoRoom(_) if connection.state.any(State::HELD_BACK) => {}
+            Stop::NoRoom(lack) => {
                 connection.state.insert(State::HELD_BACK);
-                self.held_back.push(token);
+                self.held_back.push((token, lack));
             }
         }
         Self::mark_dirty(connection, &mut self.dirty);
@@ -224,8 +231,7 @@ impl<I: Io> Core<I> {
                 Flow::Stop => return (0..bytes.len(), Stop::Waits),
                 flow => {
                     connection.stalled = Some(stalled);
-                    let stop = if flow == Flow::NoRoom { Stop::NoRoom } else { Stop::Waits };
-                    return (0..bytes.len(), stop);
+                    return (0..bytes.len(), Stop::of(flow));
                 }
             }
         }
@@ -252,13 +258,12 @@ impl<I: Io> Core<I> {
                 let place = &parsed.requests[index];
                 let is_used = flow == Flow::Stop || connection.stalled.is_some();
                 let from = if is_used { place.end } else { place.start };
-                let stop = if flow == Flow::NoRoom { Stop::NoRoom } else { Stop::Waits };
-                return (from..bytes.len(), stop);
+                return (from..bytes.len(), Stop::of(flow));
             }
             position = next;
             executed += count;
             if let Some(error) = parsed.error.take() {
-                fail(connection, error);
+                fail(node, connection, error);
                 return (0..0, Stop::Waits);
             }
             if is_hungry {
@@ -613,7 +618,7 @@ impl Parsed {
                 let mode = connection.mode();
                 let mut request = Request { command, bytes: source, ranges, keys, large, mode };
                 let flow = execute(node, connection, &mut request);
-                if matches!(flow, Flow::Hold | Flow::NoRoom) && !request.large.is_empty() {
+                if matches!(flow, Flow::Hold | Flow::NoRoom(_)) && !request.large.is_empty() {
                     // Its bytes are not where it could be parsed from again.
                     connection.stalled = Some(Box::new(request.to_owned()));
                 }
@@ -621,7 +626,7 @@ impl Parsed {
             }
             command => {
                 let flow = refuse(connection, node, command, source, ranges, large);
-                finish(node, connection);
+                finish(connection);
                 flow
             }
         }
@@ -634,15 +639,15 @@ fn execute(node: &mut Node, connection: &mut Connection, request: &mut Request<'
     connection.last_command = Some(request.command);
     let flow = route(node, connection, request);
     if matches!(flow, Flow::Next | Flow::Stop) {
-        finish(node, connection);
+        node.stats.commands.handle(request.command);
+        finish(connection);
     }
     flow
 }
 
-/// Counts a request, and lets CLIENT REPLY SKIP reach no further than it may.
+/// Lets CLIENT REPLY SKIP reach no further than it may.
 #[inline]
-fn finish(node: &mut Node, connection: &mut Connection) {
-    node.stats.commands += 1;
+fn finish(connection: &mut Connection) {
     if connection.state.any(State::REPLY_SKIP.and(State::REPLY_SKIP_NEXT)) {
         let skips_next = connection.state.any(State::REPLY_SKIP_NEXT);
         connection.state.set(State::REPLY_SKIP, skips_next);
@@ -660,7 +665,7 @@ fn refuse(
     ranges: &[ArgumentRange],
     large: &mut [Vec<u8>],
 ) -> Flow {
-    node.stats.errors += 1;
+    const ERROR: &[u8] = b"ERR ";
     let protocol = connection.protocol;
     connection.reply_with(|output| {
         let mut reply = Reply::new(output, protocol);
@@ -670,14 +675,25 @@ fn refuse(
             None => command::write_unknown_error(&args, &mut reply),
         }
     });
+    let Some(command) = command else {
+        node.stats.errors.count(ERROR);
+        return Flow::Next;
+    };
+    node.stats.commands.handle(command);
+    if command.arity_holds(ranges.len()) {
+        node.stats.fail(command, ERROR);
+    } else {
+        node.stats.reject(command, ERROR);
+    }
     Flow::Next
 }
 
 /// Answers a violation of the protocol, and ends the connection after it.
 #[cold]
-fn fail(connection: &mut Connection, error: ProtocolError) {
+fn fail(node: &mut Node, connection: &mut Connection, error: ProtocolError) {
     tracing::debug!(id = connection.id, %error, "protocol error");
     if let Some(text) = error.text() {
+        node.stats.errors.count(&text);
         let protocol = connection.protocol;
         connection.reply_with(|output| Reply::new(output, protocol).error_bytes(&text));
     }

@@ -25,6 +25,13 @@ pub enum Scope<'a> {
     All,
 }
 
+impl<'a> Scope<'a> {
+    /// What a command with these keys covers: without keys it is about all of them.
+    pub fn of(keys: &'a [KeyHash]) -> Self {
+        if keys.is_empty() { Self::All } else { Self::Keys(keys) }
+    }
+}
+
 /// Whether a lock request was granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grant {

@@ -29,8 +29,11 @@ impl Mail {
 }
 
 impl<I: Io> Core<I> {
-    /// Takes everything that other cores have sent.
+    /// Takes everything that other cores have sent, unless nothing may leave: what would be answered waits there.
     pub(super) fn take_mail(&mut self) {
+        if self.is_ahead {
+            return;
+        }
         if self.node.mesh.has_mail() {
             let Mail { arrived, spare, .. } = &mut self.mail;
             self.node.mesh.receive(|from, batch| {
@@ -51,8 +54,6 @@ impl<I: Io> Core<I> {
             batch.clear();
             self.mail.spare.push(batch);
         }
-        // Replies made room.
-        self.end_hold_back();
     }
 
     /// Publishes this turn's batches.
@@ -64,19 +65,26 @@ impl<I: Io> Core<I> {
             io.wake(core);
         });
         self.mail.unpublished = !all_sent;
-        if all_sent && self.node.has_room_everywhere() {
-            // Full batches left, so there is room. Where too much is outstanding, replies will come and make some.
-            self.end_hold_back();
-        }
+        self.end_hold_back();
     }
 
+    /// Lets connections go on that have what they lacked. For the others something will come that makes a turn: replies,
+    /// a batch's publication, a write's or a sync's end, another core's word.
     fn end_hold_back(&mut self) {
-        for token in std::mem::take(&mut self.held_back) {
-            if let Some(connection) = self.connections.get_mut(token) {
-                connection.state.remove(State::HELD_BACK);
-                Self::mark_ready(connection, &mut self.ready);
-            }
+        if self.held_back.is_empty() {
+            return;
         }
+        let Self { held_back, node, connections, ready, .. } = self;
+        held_back.retain(|&(token, lack)| {
+            if node.lacks(lack) {
+                return true;
+            }
+            if let Some(connection) = connections.get_mut(token) {
+                connection.state.remove(State::HELD_BACK);
+                Self::mark_ready(connection, ready);
+            }
+            false
+        });
     }
 
     /// Serves the messages of `batch` from the first unserved one on; returns whether all are served.
@@ -113,6 +121,9 @@ impl<I: Io> Core<I> {
                     self.node.take_answer(gather, answer, &batch.replies[bytes]);
                 }
                 Message::Release(transaction) => self.node.release(transaction),
+                Message::Journal { is_full } => self.node.note_journal(from, is_full),
+                // The turn is what it is for: see `end_hold_back`.
+                Message::Relief => {}
                 Message::Save(message) => self.node.take_save_message(from, message),
                 Message::Connection { socket, is_unix } => self.adopt(socket, is_unix),
                 Message::Served => panic!("a message is served once"),

@@ -9,7 +9,8 @@
 //! queues one send a connection and one batch a core; the next turn's single kernel entry submits them. Invariants:
 //!
 //! - A leased receive buffer goes back in the turn that it came in.
-//! - The turn's records are written before anything that tells of them leaves: sends and batches come last.
+//! - The turn's records are written before anything that tells of them leaves: sends and batches come last, and as long
+//!   as they cannot be written nothing leaves at all.
 //! - Nothing runs longer than a budget without returning here.
 //! - Whatever makes work for the next turn without a completion (ready connections, jobs, retries, unpublished
 //!   batches) keeps the loop from sleeping.
@@ -44,6 +45,7 @@ use duva_net::io::{Clock, Event, Io, ReceiveEnd, Socket, Token, Wait};
 use connection::{Connection, Connections, State};
 use input::Parsed;
 use node::Node;
+use route::Lack;
 use tickets::Ticket;
 use timers::{Timer, Timers};
 
@@ -79,8 +81,8 @@ pub struct Core<I: Io> {
     ready: Vec<Token>,
     /// Connections with output to send, or that are to close.
     dirty: Vec<Token>,
-    /// Connections that wait for room towards other cores.
-    held_back: Vec<Token>,
+    /// Connections that wait for room, and where.
+    held_back: Vec<(Token, Lack)>,
     /// Connections whose receive found no buffer.
     starved: Vec<Token>,
     /// Empty output buffers.
@@ -101,12 +103,18 @@ pub struct Core<I: Io> {
     has_save_cron: bool,
     /// Listeners that are not served yet: not before it is known whether the journal can be written.
     closed_listeners: u32,
+    /// Whether the last turn could not write its records, so that nothing may leave.
+    is_ahead: bool,
+    /// Whether writes had to wait for a save, when it was looked at last.
+    was_save_gate_closed: bool,
     is_stopping: bool,
 }
 
 impl<I: Io> Core<I> {
     /// A core with `listener_count` listeners, which it begins to serve.
-    pub fn new(io: I, node: Node, listener_count: u32) -> Self {
+    pub fn new(mut io: I, node: Node, listener_count: u32) -> Self {
+        // From here on elapsed time counts: not that of the machine's start.
+        let clock = io.clock();
         let mut this = Self {
             io,
             node,
@@ -122,16 +130,20 @@ impl<I: Io> Core<I> {
             parsed: Parsed::default(),
             arrivals: Vec::new(),
             mail: mail::Mail::default(),
-            clock: Clock::default(),
+            clock,
             batch_target: 1,
             has_cron: false,
             has_save_cron: false,
             closed_listeners: listener_count,
+            is_ahead: false,
+            was_save_gate_closed: false,
             is_stopping: false,
         };
         this.read_clock();
         this.node.begin_saver();
         this.set_output_limit();
+        // Asks for the first segment, so that the first turn waits for nothing but that.
+        this.run_log();
         this.open_listeners();
         this.arm_cron();
         this.arm_save_cron();
@@ -189,9 +201,14 @@ impl<I: Io> Core<I> {
         self.run_timers();
         self.go_on();
         self.node.run_saver(&mut self.io);
+        self.tell_of_relief();
         self.run_log();
-        self.flush();
-        self.send_mail();
+        self.node.tell_of_journal();
+        self.is_ahead = self.node.is_ahead();
+        if !self.is_ahead {
+            self.flush();
+            self.send_mail();
+        }
         self.is_stopping = self.node.shared.is_stopping();
     }
 
@@ -243,21 +260,24 @@ impl<I: Io> Core<I> {
 
     /// How long the next turn may wait, given what is left to do.
     fn plan_wait(&mut self, spin_rounds: u32) -> Wait {
-        if !self.ready.is_empty() || self.node.has_work() || self.mail.has_work() {
+        if !self.ready.is_empty() || self.node.has_work() || (self.mail.has_work() && !self.is_ahead) {
             return Wait::Poll;
         }
         let node = &mut self.node;
         let owed: u32 = node.outstanding.iter().sum::<u32>() + node.gathers.count() as u32;
-        if owed > 0 {
-            for _ in 0..spin_rounds {
-                if node.mesh.has_mail() {
-                    return Wait::Poll;
+        // As long as nothing may leave, mail waits: nobody need wake the core for it.
+        if !self.is_ahead {
+            if owed > 0 {
+                for _ in 0..spin_rounds {
+                    if node.mesh.has_mail() {
+                        return Wait::Poll;
+                    }
+                    std::hint::spin_loop();
                 }
-                std::hint::spin_loop();
             }
-        }
-        if !node.mesh.prepare_sleep() {
-            return Wait::Poll;
+            if !node.mesh.prepare_sleep() {
+                return Wait::Poll;
+            }
         }
         let visible_ms = node.visible_ms();
         let due_ns = node.executor.due_ms.checked_sub(visible_ms).map(|ms| ms.saturating_mul(1_000_000));
@@ -267,8 +287,8 @@ impl<I: Io> Core<I> {
             (a, b) => a.or(b),
         };
         if node.executor.due_ms <= visible_ms {
-            // What is due and waits for a commit needs no attention before that comes.
-            if visible_ms == node.executor.now_ms {
+            // What is due and waits for a commit, or for room, needs no attention before that comes.
+            if visible_ms == node.executor.now_ms && node.can_tick() {
                 return Wait::Poll;
             }
         }
@@ -443,9 +463,21 @@ impl<I: Io> Core<I> {
         self.take_deliveries();
     }
 
+    /// When saving holds writes back no longer, the connections of other cores learn of it only if somebody tells them.
+    fn tell_of_relief(&mut self) {
+        let is_closed = self.node.is_save_gate_closed();
+        if std::mem::replace(&mut self.was_save_gate_closed, is_closed) && !is_closed {
+            for core in (0..self.node.cores).filter(|&core| core != self.node.core) {
+                self.node.mesh.outgoing(core).messages.push(batch::Message::Relief);
+            }
+        }
+    }
+
     /// Writes the turn's records, and applies and answers what is committed.
     fn run_log(&mut self) {
         let now_ms = self.node.executor.now_ms;
+        self.tick_what_was_read();
+        self.node.resume_deferred();
         let Some(log) = &mut self.node.log else { return };
         log.pump(&mut self.io, self.clock, now_ms);
         self.node.apply_committed();
@@ -490,7 +522,7 @@ impl<I: Io> Core<I> {
     fn on_synced(&mut self, ticket: u64, result: Result<(), i32>) {
         debug_assert!(Ticket::of(ticket) == Ticket::JournalSync);
         if let Some(log) = &mut self.node.log {
-            log.synced(result, self.clock.monotonic_ns);
+            log.synced(result, self.clock.monotonic_ns, self.node.executor.now_ms);
         }
     }
 
@@ -499,6 +531,11 @@ impl<I: Io> Core<I> {
             Ticket::Segment(sequence) => {
                 if let Some(log) = &mut self.node.log {
                     log.segment_prepared(sequence, result, self.clock.monotonic_ns);
+                }
+            }
+            Ticket::Retired => {
+                if let Some(log) = &mut self.node.log {
+                    log.segment_removed(result, self.clock.monotonic_ns);
                 }
             }
             Ticket::Save(number) => self.node.saver_task_done(number, buffer, result),

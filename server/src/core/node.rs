@@ -3,11 +3,11 @@
 //! Work comes from this core's connections, from other cores, and from gathers; it takes one way through
 //! [`Node::submit`] and its answer one way back through [`Node::respond`].
 
-use std::{collections::VecDeque, ops::Range, sync::Arc};
+use std::{collections::VecDeque, ops::Range, sync::Arc, time::Instant};
 
 use duva_engine::{
     DetachedEntry, KeyHash, Resume, Step,
-    command::{Handler, Run},
+    command::{Command, Handler, Run},
 };
 use duva_net::{io::Token, mesh::Endpoint};
 
@@ -17,9 +17,10 @@ use super::{
     commit::Executor,
     gather::Gathers,
     locks::{Grant, Locks, Scope, TransactionId},
-    log::{Log, What},
+    log::Log,
     replies::Sequence,
     request::{Large, OwnedRequest, Request},
+    route::Lack,
     save::Saver,
     stats::Stats,
 };
@@ -42,6 +43,8 @@ pub enum Origin {
         sequence: Sequence,
         /// Whether the connection executes nothing until this is finished.
         ends_fence: bool,
+        /// What it asked for.
+        command: &'static Command,
     },
     /// A connection of another core.
     Core {
@@ -51,6 +54,8 @@ pub enum Origin {
         token: Token,
         /// Its reply slot.
         sequence: Sequence,
+        /// What it asked for.
+        command: &'static Command,
     },
     /// A gather.
     Gather {
@@ -139,6 +144,8 @@ pub struct Node {
     pub mesh: Endpoint<Batch>,
     /// Requests under way to each core.
     pub outstanding: Vec<u32>,
+    /// Whose journals have too much to write, as their cores have told.
+    full_journals: Vec<bool>,
     /// The journal and what waits for it; `None` if there is no journal.
     pub log: Option<Box<Log>>,
     /// Locks of this core's keys.
@@ -185,6 +192,7 @@ impl Node {
             owners,
             mesh,
             outstanding: vec![0; cores],
+            full_journals: vec![false; cores],
             log: None,
             locks: Locks::default(),
             jobs: VecDeque::new(),
@@ -238,12 +246,61 @@ impl Node {
     /// Whether another request may be sent to `core` now.
     #[inline]
     pub fn has_room(&mut self, core: usize) -> bool {
-        self.outstanding[core] < OUTSTANDING_MAX && self.mesh.outgoing(core).bytes.len() < BATCH_BYTES_MAX
+        self.outstanding[core] < OUTSTANDING_MAX
+            && self.mesh.outgoing(core).argument_bytes() < BATCH_BYTES_MAX
     }
 
-    /// Whether too much is outstanding nowhere.
-    pub fn has_room_everywhere(&self) -> bool {
-        self.outstanding.iter().all(|&count| count < OUTSTANDING_MAX)
+    /// Whether so much waits for the journal of `core` that it must not be given another write.
+    #[inline]
+    pub fn is_journal_full(&self, core: usize) -> bool {
+        if core == self.core {
+            self.log.as_ref().is_some_and(|log| log.is_full())
+        } else {
+            self.full_journals[core]
+        }
+    }
+
+    /// Core `core` tells whether its journal has too much to write.
+    pub fn note_journal(&mut self, core: usize, is_full: bool) {
+        self.full_journals[core] = is_full;
+    }
+
+    /// Tells the other cores when this core's journal has too much to write, and when it has not any more.
+    pub(super) fn tell_of_journal(&mut self) {
+        let is_full = self.is_journal_full(self.core);
+        // Its own place is what it has told.
+        if std::mem::replace(&mut self.full_journals[self.core], is_full) == is_full {
+            return;
+        }
+        for core in (0..self.cores).filter(|&core| core != self.core) {
+            self.mesh.outgoing(core).messages.push(Message::Journal { is_full });
+        }
+    }
+
+    /// Whether memory is ahead of the journal: nothing may leave that tells of it.
+    #[inline]
+    pub fn is_ahead(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.is_ahead())
+    }
+
+    /// Whether a request has still to wait for what it lacked.
+    pub(super) fn lacks(&mut self, lack: Lack) -> bool {
+        match lack {
+            Lack::Mesh(core) => !self.has_room(core),
+            Lack::Journal(core) => self.is_journal_full(core),
+            Lack::Saving => self.is_save_gate_closed(),
+        }
+    }
+
+    /// Whether writes wait for a save.
+    pub(super) fn is_save_gate_closed(&self) -> bool {
+        self.has_gate && self.are_writes_held()
+    }
+
+    /// Whether the log has room for ticks.
+    #[inline]
+    pub(super) fn can_tick(&self) -> bool {
+        self.log.as_ref().is_none_or(|log| log.has_tick_room())
     }
 
     /// Whether `keys` are all in one shard.
@@ -280,10 +337,10 @@ impl Node {
         output: &mut Vec<u8>,
         is_ordered: bool,
     ) -> Submitted {
-        if self.locks.is_active() && self.locks.blocks(Scope::Keys(request.keys)) {
+        if self.locks.is_active() && self.locks.blocks(Scope::of(request.keys)) {
             let keys = request.keys;
             let owned = Box::new(request.to_owned());
-            self.locks.park(Scope::Keys(keys), None, Parked::Request(origin.later(), owned));
+            self.locks.park(Scope::of(keys), None, Parked::Request(origin.later(), owned));
             return Submitted::Later;
         }
         self.execute(origin, handler, request, output, is_ordered)
@@ -334,6 +391,7 @@ impl Node {
         let now_ms = self.visible_ms();
         let mut request = job.request.view();
         let executor = &mut self.executor;
+        let began = Instant::now();
         let is_done = job.state.resume(&mut request.call(
             &mut executor.shards,
             &executor.settings,
@@ -341,6 +399,7 @@ impl Node {
             0,
             &mut output,
         ));
+        executor.times.add_step(request.command, began);
         if is_done {
             self.respond(job.origin, Answer::Reply, &output);
         } else {
@@ -351,11 +410,14 @@ impl Node {
 
     /// Sends an answer back to whoever asked.
     pub fn respond(&mut self, origin: Origin, answer: Answer, reply: &[u8]) {
+        if let Origin::Connection { command, .. } | Origin::Core { command, .. } = origin {
+            self.note_error(command, reply);
+        }
         match origin {
-            Origin::Connection { token, sequence, ends_fence } => {
+            Origin::Connection { token, sequence, ends_fence, .. } => {
                 self.deliver(token, sequence, reply, ends_fence);
             }
-            Origin::Core { core, token, sequence } => {
+            Origin::Core { core, token, sequence, .. } => {
                 let batch = self.mesh.outgoing(core);
                 let bytes = batch.push_reply(reply);
                 batch.messages.push(Message::Reply { token, sequence, bytes });
@@ -368,6 +430,14 @@ impl Node {
                     self.release(gather.transaction);
                 }
             }
+        }
+    }
+
+    /// Counts an error among those of its command. The connection's core counts it among all errors.
+    #[inline]
+    pub(super) fn note_error(&mut self, command: &Command, reply: &[u8]) {
+        if reply.first() == Some(&b'-') {
+            self.stats.commands.fail(command, reply);
         }
     }
 
@@ -428,13 +498,20 @@ impl Node {
         }
     }
 
-    fn do_part(&mut self, origin: Origin, work: Work, request: &mut Request<'_>) {
-        // What is read under locks decides what is written: it must not miss a write that is under way.
-        if let Some(log) = &mut self.log
+    pub(super) fn do_part(&mut self, origin: Origin, work: Work, request: &mut Request<'_>) {
+        let must_wait = match work {
+            Work::Nothing | Work::Walk { .. } | Work::Command => false,
+            // Writes that wait are seen by nobody and were not answered, so the snapshots can do without them; with what
+            // is saved last, before the server stops, nothing may be missing.
+            Work::Cut => !matches!(origin, Origin::Gather { release: true, .. }),
+            // What is read under locks decides what is written: it must not miss a write that is under way.
+            _ => true,
+        };
+        if must_wait
+            && let Some(log) = &mut self.log
             && log.has_waiting()
-            && !matches!(work, Work::Nothing | Work::Walk { .. } | Work::Command)
         {
-            return log.wait(origin, request, What::Part(work), self.executor.now_ms);
+            return log.wait_with_part(origin, request, work, self.executor.now_ms);
         }
         self.do_part_now(origin, work, request);
     }
@@ -486,7 +563,7 @@ impl Node {
             Work::Walk { cursor, count } => self.walk(origin, cursor, count, request),
             Work::Apply(_) | Work::Prepare(_) | Work::Finish => panic!("writes bring their own requests"),
             Work::Cut => {
-                self.begin_dump_part();
+                self.begin_cut_part();
                 self.respond(origin, Answer::Reply, &[]);
             }
             Work::Admin(_) => panic!("administration is the core's, not the node's"),
@@ -546,7 +623,11 @@ impl Node {
         is_ordered: bool,
         request: &mut Request<'_>,
     ) {
-        let origin = Origin::Core { core, token, sequence };
+        let command = request.command;
+        let origin = Origin::Core { core, token, sequence, command };
+        if self.has_gate && self.hold_for_saving(origin, request, is_ordered) {
+            return;
+        }
         let (Run::Single(handler) | Run::Split(handler, _) | Run::Staged(handler, _)) = request.command.run
         else {
             panic!("{} does not travel as a request", request.command.name)
@@ -555,6 +636,9 @@ impl Node {
         let start = output.len();
         let submitted = self.submit(origin, handler, request, &mut output, is_ordered);
         let bytes = start..output.len();
+        if submitted == Submitted::Done {
+            self.note_error(command, &output[bytes.clone()]);
+        }
         let batch = self.mesh.outgoing(core);
         batch.replies = output;
         if submitted == Submitted::Done {

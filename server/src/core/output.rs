@@ -39,16 +39,18 @@ impl<I: Io> Core<I> {
         }
     }
 
-    /// Whether a connection has too many unread replies to execute more.
+    /// Whether a connection has too many unread replies to execute more: any, while none may leave.
     pub(super) fn is_choked(&mut self, token: Token) -> bool {
-        let total = self.unread_bytes;
+        let (total, is_ahead) = (self.unread_bytes, self.is_ahead);
         self.connections.get_mut(token).is_some_and(|connection| {
             let unread = connection.output_bytes();
-            unread > CHOKE_BYTES_MAX || (unread > CHOKE_BYTES_MIN && total > CHOKE_BYTES_TOTAL)
+            unread > CHOKE_BYTES_MAX
+                || (unread > CHOKE_BYTES_MIN && total > CHOKE_BYTES_TOTAL)
+                || (is_ahead && unread > 0)
         })
     }
 
-    /// Sends what was written in this turn.
+    /// Sends what was written, in this turn and in those before in which nothing could leave.
     pub(super) fn flush(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for token in dirty.drain(..) {
@@ -198,7 +200,7 @@ impl<I: Io> Core<I> {
     pub(super) fn complete(&mut self, token: Token, sequence: Sequence, reply: &[u8], ends_fence: bool) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         if reply.first() == Some(&b'-') {
-            self.node.stats.errors += 1;
+            self.node.stats.errors.count(reply);
         }
         connection.replies.complete(sequence, reply, &mut connection.output);
         if ends_fence {

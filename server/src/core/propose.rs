@@ -4,13 +4,14 @@
 //! committed.
 
 use duva_engine::{
-    Step,
+    KeyHash, Step,
     command::{Flags, Handler},
 };
 
 use super::{
     batch::{Answer, Work},
-    log::{Log, STREAM_BYTES_MIN, Stream, What, payload},
+    locks::{Scope, TransactionId},
+    log::{Admission, AppendAs, Deferred, Log, Proposal, Stream, What, payload, room_bytes_max},
     node::{Node, Origin, Submitted, handler_of, view},
     request::Request,
 };
@@ -35,9 +36,8 @@ impl Node {
         let log = self.log.as_deref_mut()?;
         if is_ordered
             && let Origin::Core { core, token, .. } = origin
-            && let Some(stream) = log.stream_before(core, token)
+            && log.follow((core, token), origin, request)
         {
-            stream.followers.push((origin, Box::new(request.to_owned())));
             return Some(Submitted::Later);
         }
         if request.command.flags.contains(Flags::WRITE) {
@@ -49,7 +49,7 @@ impl Node {
             return None;
         }
         if is_ordered {
-            log.wait(origin, request, What::Read(handler, now_ms), now_ms);
+            log.wait_to_read(origin, handler, request, now_ms);
             return Some(Submitted::Waiting);
         }
         self.executor.read_ms = log.visible_ms(now_ms);
@@ -71,29 +71,85 @@ impl Node {
             output.extend_from_slice(refusal.reply().as_bytes());
             return Submitted::Done;
         }
-        let large_bytes = if request.large.is_empty() { 0 } else { payload::large_bytes(request) };
-        if large_bytes >= STREAM_BYTES_MIN {
-            log.begin_stream(origin, handler, request, executor);
+        let len_bytes = payload::len_bytes_max(request, payload::Selection::All);
+        if len_bytes > log.whole_bytes_max() && !request.keys.is_empty() {
+            let writes = vec![request.to_owned()];
+            log.begin_stream(origin, AppendAs::Entry, writes, executor.settings, &executor.shards);
             return Submitted::Later;
         }
-        let proposal = executor.proposal(request.keys);
-        if !log.is_direct() {
-            let (shards, settings) = (&executor.shards, &executor.settings);
-            log.append_waiting(origin, handler, request, shards, settings, proposal);
-            return Submitted::Waiting;
+        let room_bytes = room_bytes_max(request, len_bytes, &executor.shards);
+        match log.admit(room_bytes) {
+            Admission::Direct => {}
+            Admission::Waiting => {
+                let proposal = executor.proposal(request.keys);
+                log.append_waiting(origin, handler, request, &executor.shards, proposal, room_bytes);
+                return Submitted::Waiting;
+            }
+            Admission::Deferred => {
+                let request = Box::new(request.to_owned());
+                log.defer(Deferred::Request(origin.later(), handler, request, room_bytes));
+                return Submitted::Later;
+            }
+            Admission::Refused(refusal) => {
+                output.extend_from_slice(refusal.reply().as_bytes());
+                return Submitted::Done;
+            }
         }
+        let proposal = executor.proposal(request.keys);
         // Applying moves large arguments out of the request.
-        let is_early = large_bytes > 0;
+        let is_early = !request.large.is_empty();
         if is_early {
-            log.append_applied(request, &executor.shards, &executor.settings, proposal);
+            log.append_applied(request, &executor.shards, proposal, room_bytes);
         }
         let before = executor.changes(request.keys);
         let step = executor.apply(handler, request, proposal, output);
         assert!(matches!(step, Step::Done), "a write takes effect at once");
         if !is_early && executor.changes(request.keys) != before {
-            log.append_applied(request, &executor.shards, &executor.settings, proposal);
+            log.append_applied(request, &executor.shards, proposal, room_bytes);
         }
         Submitted::Done
+    }
+
+    /// What waited for room goes on as far as there is some, or is refused.
+    pub(super) fn resume_deferred(&mut self) {
+        let Some(log) = self.log.as_deref_mut().filter(|log| log.has_deferred()) else { return };
+        let mut queue = log.take_deferred();
+        while let Some(work) = self.log.as_deref_mut().and_then(|log| log.next_deferred(&mut queue)) {
+            match work {
+                Deferred::Request(origin, handler, mut request, _) => {
+                    let mut output = std::mem::take(&mut self.scratch);
+                    output.clear();
+                    if self.resume(origin, handler, &mut request.view(), &mut output) == Submitted::Done {
+                        self.respond(origin, Answer::Reply, &output);
+                    }
+                    self.scratch = output;
+                }
+                Deferred::Part(origin, work, mut request) => self.do_part(origin, work, &mut request.view()),
+                Deferred::Writes(core, gather, work, _) => self.take_writes(core, gather, work),
+            }
+        }
+        self.log.as_deref_mut().expect("it was here above").put_deferred_back(queue);
+    }
+
+    /// Does what has waited for room: it follows no stream, for what its connection has begun since came later.
+    fn resume(
+        &mut self,
+        origin: Origin,
+        handler: Handler,
+        request: &mut Request<'_>,
+        output: &mut Vec<u8>,
+    ) -> Submitted {
+        if request.command.flags.contains(Flags::WRITE) {
+            return self.propose(origin, handler, request, output);
+        }
+        let now_ms = self.executor.now_ms;
+        if let Some(log) = self.log.as_deref_mut().filter(|log| log.has_waiting()) {
+            log.wait_to_read(origin, handler, request, now_ms);
+            return Submitted::Waiting;
+        }
+        self.executor.read_ms = now_ms;
+        let step = self.executor.execute(handler, request, output);
+        self.after_step(origin.later(), step, request)
     }
 
     /// Applies what is committed, in order, and answers it; what never will be is answered with an error.
@@ -143,7 +199,7 @@ impl Node {
 
     /// Goes on with large entries: one fragment.
     pub(super) fn run_streams(&mut self) {
-        let Self { log: Some(log), executor, .. } = self else { return };
+        let Self { log: Some(log), .. } = self else { return };
         if let Some(refusal) = log.stream_refusal() {
             let reply = refusal.reply();
             for stream in log.take_streams() {
@@ -154,30 +210,38 @@ impl Node {
             }
             return;
         }
-        let Some(stream) = log.next_stream_step(&executor.settings) else { return };
-        let is_free = stream.origin.holds_locks()
-            || !self.locks.blocks(super::locks::Scope::Keys(&stream.request.keys));
-        if stream.is_complete() && is_free {
-            self.finish_stream(stream);
-        } else if let Some(log) = &mut self.log {
-            log.put_back(stream);
+        let Some(stream) = log.next_stream_step() else { return };
+        let keys = stream.keys();
+        let is_free = stream.origin.holds_locks() || !self.locks.blocks(Scope::Keys(&keys));
+        let Some(log) = &mut self.log else { return };
+        if !stream.is_complete() || !is_free {
+            return log.put_back(stream);
+        }
+        match log.admit(stream.end_room_bytes()) {
+            admission @ (Admission::Direct | Admission::Waiting) => {
+                self.finish_stream(stream, &keys, admission == Admission::Direct);
+            }
+            Admission::Deferred | Admission::Refused(_) => log.put_back(stream),
         }
     }
 
     /// Makes entries of a stream that is journalled whole.
-    fn finish_stream(&mut self, mut stream: Stream) {
+    fn finish_stream(&mut self, mut stream: Stream, keys: &[KeyHash], is_direct: bool) {
         let Self { log: Some(log), executor, .. } = self else { return };
-        let proposal = executor.proposal(&stream.request.keys);
-        let is_applied = log.is_direct();
-        log.append_stream(&mut stream, proposal, is_applied);
-        let Stream { origin, handler, mut request, followers, .. } = stream;
-        if is_applied {
-            let mut output = std::mem::take(&mut self.scratch);
-            output.clear();
-            let step = self.executor.apply(handler, &mut request.view(), proposal, &mut output);
-            assert!(matches!(step, Step::Done), "a write takes effect at once");
-            self.respond(origin, Answer::Reply, &output);
-            self.scratch = output;
+        let proposal = Proposal { settings: stream.settings, ..executor.proposal(keys) };
+        let start = log.applied_to();
+        let is_prepared = matches!(stream.how, AppendAs::Prepare(_));
+        if !is_direct && !is_prepared {
+            log.begin_waiting(proposal.timestamp_ms);
+        }
+        log.append_stream(&mut stream, proposal, is_direct && !is_prepared);
+        let Stream { origin, how, writes, followers, .. } = stream;
+        match how {
+            AppendAs::Prepare(transaction) => {
+                log.keep_prepared(origin, TransactionId(transaction), start, writes);
+            }
+            _ if is_direct => self.apply_writes(origin, writes, proposal),
+            _ => log.wait_for_commit(origin, What::Writes(writes, proposal)),
         }
         for (origin, mut request) in followers {
             let handler = handler_of(&request);

@@ -195,6 +195,12 @@ impl OwnedRequest {
         }
     }
 
+    /// Bytes that it keeps, about.
+    pub fn kept_bytes(&self) -> usize {
+        let large: usize = self.large.iter().map(Vec::len).sum();
+        size_of::<Self>() + self.bytes.len() + large + size_of_val(&*self.ranges) + size_of_val(&*self.keys)
+    }
+
     /// How many arguments there are.
     pub fn argument_count(&self) -> usize {
         self.ranges.len()

@@ -21,8 +21,19 @@ pub enum Flow {
     Stop,
     /// The request was not executed: earlier ones of the connection must finish first.
     Hold,
-    /// The request was not executed: there is no room towards another core.
-    NoRoom,
+    /// The request was not executed: something has no room for it.
+    NoRoom(Lack),
+}
+
+/// What has no room for a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lack {
+    /// The way to this core.
+    Mesh(usize),
+    /// The journal of this core.
+    Journal(usize),
+    /// Saving: what changes force out has to reach the disk first.
+    Saving,
 }
 
 /// Executes, forwards or begins `request` of `connection`.
@@ -63,25 +74,27 @@ pub fn route(node: &mut Node, connection: &mut Connection, request: &mut Request
     }
 }
 
+const NOT_AUTHENTICATED: &str = "NOAUTH Authentication required.";
+
 /// What stands before execution when the server has a password, clients are paused, or saving is in the way.
 #[cold]
 fn gate(node: &mut Node, connection: &mut Connection, request: &Request<'_>) -> Option<Flow> {
     let command = request.command;
     if !connection.state.any(State::AUTHENTICATED) && !command.flags.contains(Flags::NO_AUTH) {
-        node.stats.errors += 1;
+        node.stats.reject(command, NOT_AUTHENTICATED.as_bytes());
         let protocol = connection.protocol;
-        connection.reply_with(|output| Reply::new(output, protocol).error("NOAUTH Authentication required."));
+        connection.reply_with(|output| Reply::new(output, protocol).error(NOT_AUTHENTICATED));
         return Some(Flow::Next);
     }
     if node.pause.covers(command, node.executor.now_ms) {
         connection.state.insert(State::PAUSED);
         return Some(Flow::Hold);
     }
-    match node.saving_gate(command) {
+    match node.saving_gate(command, request.keys) {
         None => None,
-        Some(Ok(())) => Some(Flow::NoRoom),
+        Some(Ok(())) => Some(Flow::NoRoom(Lack::Saving)),
         Some(Err(error)) => {
-            node.stats.errors += 1;
+            node.stats.reject(command, error.as_bytes());
             let protocol = connection.protocol;
             connection.reply_with(|output| Reply::new(output, protocol).error(error));
             Some(Flow::Next)
@@ -100,12 +113,20 @@ fn to_owner(
     if owner == node.core {
         return execute(node, connection, request, handler);
     }
+    let is_write = request.command.flags.contains(Flags::WRITE);
+    if is_write && node.is_journal_full(owner) {
+        return Flow::NoRoom(Lack::Journal(owner));
+    }
     if !node.has_room(owner) {
-        return Flow::NoRoom;
+        return Flow::NoRoom(Lack::Mesh(owner));
+    }
+    // Large ones are journalled over several turns: one of a connection at a time, as on its own core.
+    if is_write && !request.large.is_empty() && node.log.is_some() && !connection.replies.is_empty() {
+        return Flow::Hold;
     }
     node.stats.forwarded += 1;
     let is_ordered = connection.has_unfinished_write();
-    let sequence = connection.wait_for(request.command.flags.contains(Flags::WRITE));
+    let sequence = connection.wait_for(is_write);
     node.forward(owner, request, connection.token, sequence, is_ordered);
     Flow::Next
 }
@@ -118,13 +139,12 @@ fn execute(
     request: &mut Request<'_>,
     handler: Handler,
 ) -> Flow {
-    if node.log.as_ref().is_some_and(|log| log.is_full() && log.refusal().is_none())
-        && request.command.flags.contains(Flags::WRITE)
-    {
-        return Flow::NoRoom;
+    if node.log.is_some() && request.command.flags.contains(Flags::WRITE) && node.is_journal_full(node.core) {
+        return Flow::NoRoom(Lack::Journal(node.core));
     }
     let sequence = connection.replies.next_sequence();
-    let origin = Origin::Connection { token: connection.token, sequence, ends_fence: false };
+    let command = request.command;
+    let origin = Origin::Connection { token: connection.token, sequence, ends_fence: false, command };
     let is_ordered = connection.has_unfinished_write();
     let is_direct = connection.replies.is_empty();
     let is_silent = connection.is_silent();
@@ -140,7 +160,7 @@ fn execute(
         return Flow::Stop;
     }
     if output[start] == b'-' {
-        node.stats.errors += 1;
+        node.stats.fail(request.command, &output[start..]);
     }
     if is_silent {
         output.truncate(start);

@@ -17,8 +17,9 @@
 //!   that finds less of the journal never finds more in a snapshot.
 //! - **A journal is trimmed last**: the marks of its core's snapshots are durable, and so is, on every core, the end of each
 //!   transaction that the trimmed part says something of.
-//! - **Bounded.** Two pieces a core are on their way to the disk at most. Values that changes have forced out wait
-//!   besides, up to a bound past which writes wait on all cores.
+//! - **Bounded.** Two pieces a core are on their way to the disk at most. Values that changes have forced out, and what was
+//!   flushed, wait besides, up to a bound past which writes wait on all cores: with their connections where they come from,
+//!   and one by one where they arrive, because the bound may be passed within a turn.
 //! - A failure changes nothing: what was saved before is still there, and the journal keeps everything.
 
 mod coordinator;
@@ -28,27 +29,28 @@ mod output;
 mod rewrite;
 mod shared;
 
-use std::path::PathBuf;
+use std::{collections::VecDeque, path::PathBuf};
 
 use duva_engine::{
-    Reply,
+    KeyHash, Reply, Shard,
     command::{Command, Flags},
     rdb::RdbOptions,
 };
 use duva_net::io::{File, Io, Token};
 
 use super::{
-    batch::Message,
+    batch::{Answer, Message},
     connection::{Connection, State},
     locks::TransactionId,
-    node::Node,
+    node::{Node, Origin, Submitted, handler_of},
     persistence_report::PersistenceReport,
     replies::Sequence,
-    request::Request,
+    request::{OwnedRequest, Request},
     route::Flow,
 };
 use coordinator::Coordinator;
 use dump::DumpPart;
+pub use encoder::Piece;
 use rewrite::Rewrite;
 pub use shared::SavingState;
 
@@ -64,6 +66,9 @@ const PIECES_MAX: usize = 2;
 /// is below the second.
 const EARLY_BYTES_MAX: usize = 8 << 20;
 const EARLY_BYTES_LOW: usize = 4 << 20;
+
+/// Held requests of other cores that go on in one turn.
+const RESUMED_MAX: usize = 1024;
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,11 +110,23 @@ pub struct PartEnd {
     snapshots: Vec<(u16, u64)>,
 }
 
-/// What begins on all cores at one moment, when nothing is half done, under all locks: the snapshots of all shards.
+/// What begins at one moment, when nothing is half done, under all locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// Whether the locks are kept: the server is to stop with what is saved.
-    pub keeps_locks: bool,
+pub enum Cut {
+    /// On all cores: the snapshots of all shards.
+    Dump {
+        /// Whether the locks are kept: the server is to stop with what is saved.
+        keeps_locks: bool,
+    },
+    /// On this core: the snapshot of the next shard.
+    Shard,
+}
+
+impl Cut {
+    /// Whether the locks are kept.
+    pub fn keeps_locks(self) -> bool {
+        matches!(self, Self::Dump { keeps_locks: true })
+    }
 }
 
 /// What cores say to one another about saving.
@@ -122,8 +139,10 @@ pub enum SaveMessage {
     Wait(Waiter),
     /// To core 0: the server is to stop.
     Stop(Stop),
+    /// To core 0: a client wants it not to stop, and to know whether it would have.
+    AbortStop(Waiter),
     /// To core 0: a piece of the dump.
-    Piece(Vec<u8>),
+    Piece(Piece),
     /// To core 0: the sender has done what a rewrite's last order said, or could not.
     StepDone(bool),
     /// To core 0: the sender's part is over.
@@ -170,8 +189,12 @@ pub struct Saver {
     part: Option<Part>,
     /// Whether the next turn has something to do without a completion.
     has_work: bool,
+    /// Whether a save or rewrite is under way somewhere, for which writes may have to wait.
+    is_gated: bool,
     /// Whether this core makes writes wait, as all know.
     is_pressed: bool,
+    /// Requests of other cores that wait, in order: writes, and what must not pass one of them.
+    held: VecDeque<(Origin, Box<OwnedRequest>)>,
     /// Names the node in snapshots.
     node: [u8; 16],
     /// The newest snapshots, by shard number.
@@ -201,11 +224,6 @@ impl Saver {
     /// Whether the next turn has something to do without a completion.
     pub fn has_work(&self) -> bool {
         self.has_work
-    }
-
-    /// Whether writes may have to wait.
-    fn has_gate(&self) -> bool {
-        self.part.is_some()
     }
 
     /// Before the core serves: the node's id, and the newest snapshots of the core's shards, by shard number.
@@ -341,6 +359,16 @@ pub fn begin_stop(node: &mut Node, connection: &mut Connection, is_forced: bool)
     Flow::Stop
 }
 
+/// SHUTDOWN ABORT.
+pub fn abort_stop(node: &mut Node, connection: &mut Connection) -> Flow {
+    if !connection.replies.is_empty() {
+        return Flow::Hold;
+    }
+    let waiter = wait(node, connection);
+    node.tell(0, SaveMessage::AbortStop(waiter));
+    Flow::Stop
+}
+
 fn wait(node: &Node, connection: &mut Connection) -> Waiter {
     let sequence = connection.wait_for_reply();
     connection.state.insert(State::FENCED);
@@ -392,6 +420,7 @@ impl Node {
                     }
                 }
                 self.publish_sizes();
+                self.saver.is_gated = false;
                 self.set_gate();
             }
             SaveMessage::Answer(waiter, reply) => {
@@ -401,14 +430,30 @@ impl Node {
         }
     }
 
-    /// Every core's part of a dump has begun. `held`: the locks, if they are kept.
+    /// All locks are held here, and on all cores if it is a dump's cut.
+    pub(super) fn begin_cut_part(&mut self) {
+        match self.saver.part {
+            None => self.begin_dump_part(),
+            Some(_) => self.rewrite_is_cut(),
+        }
+    }
+
+    /// Every core that takes part in the cut has begun. `transaction`: whose the locks are, if they are kept.
     pub(super) fn cut_is_done(&mut self, cut: Cut, transaction: TransactionId) {
-        self.dump_is_cut(cut.keeps_locks.then_some(transaction));
+        if let Cut::Dump { keeps_locks } = cut {
+            self.dump_is_cut(keeps_locks.then_some(transaction));
+        }
     }
 
     /// Whether requests are looked at before they are routed: writes may have to wait, or are refused.
     pub(super) fn has_saving_gate(&self) -> bool {
-        self.saver.has_gate() || self.has_failed_save()
+        self.saver.is_gated || self.has_failed_save()
+    }
+
+    /// From now on, until the save or rewrite has ended everywhere, writes may have to wait.
+    fn close_gate(&mut self) {
+        self.saver.is_gated = true;
+        self.set_gate();
     }
 
     /// Whether writes are refused because the last save failed.
@@ -417,30 +462,102 @@ impl Node {
         config.stop_writes_on_save_error && !config.save_points.is_empty() && self.shared.saving.has_failed()
     }
 
-    /// Whether a write has to wait for saving, and why it is refused if it is.
-    pub(super) fn saving_gate(&self, command: &Command) -> Option<Result<(), &'static str>> {
-        if self.has_failed_save() && (command.flags.contains(Flags::WRITE) || command.name == "ping") {
+    /// Whether a request has to wait for saving, and why it is refused if it is.
+    pub(super) fn saving_gate(
+        &self,
+        command: &Command,
+        keys: &[KeyHash],
+    ) -> Option<Result<(), &'static str>> {
+        let is_write = command.flags.contains(Flags::WRITE);
+        if self.has_failed_save() && (is_write || command.name == "ping") {
             return Some(Err(MISCONF));
         }
-        let has_to_wait =
-            self.saver.has_gate() && self.shared.saving.is_pressed() && command.flags.contains(Flags::WRITE);
-        has_to_wait.then_some(Ok(()))
+        (is_write && (self.are_writes_held() || self.is_early_full(keys))).then_some(Ok(()))
+    }
+
+    /// Whether all writes have to wait for saving.
+    pub(super) fn are_writes_held(&self) -> bool {
+        self.saver.is_gated && self.shared.saving.is_pressed()
+    }
+
+    /// Whether a write of `keys` might force out what there is no room for. That may be so within a turn, before
+    /// [`Self::note_pressure`] has told the other cores.
+    fn is_early_full(&self, keys: &[KeyHash]) -> bool {
+        if !self.saver.is_gated {
+            return false;
+        }
+        if self.saver.is_pressed {
+            return true;
+        }
+        // The sum is looked at only when a shard of the write has its share of it: that is not so for most writes.
+        let shards = &self.executor.shards;
+        let has_share = |key: &KeyHash| {
+            let early_bytes = shards.get(key.slot).map_or(0, Shard::saved_early_bytes);
+            early_bytes >= EARLY_BYTES_MAX / self.owners.len()
+        };
+        (keys.is_empty() || keys.iter().any(has_share)) && self.early_bytes() > EARLY_BYTES_MAX
+    }
+
+    /// Memory of what changes have forced out of this core's shards, and of what was flushed.
+    fn early_bytes(&self) -> usize {
+        self.executor.shards.iter().map(Shard::saved_early_bytes).sum()
+    }
+
+    /// Keeps a request of another core that has to wait for saving, or behind one that does, and says so.
+    pub(super) fn hold_for_saving(
+        &mut self,
+        origin: Origin,
+        request: &mut Request<'_>,
+        is_ordered: bool,
+    ) -> bool {
+        let is_write = request.command.flags.contains(Flags::WRITE);
+        let is_held = if self.saver.held.is_empty() {
+            is_write && self.is_early_full(request.keys)
+        } else {
+            is_write || is_ordered
+        };
+        if is_held {
+            self.saver.held.push_back((origin, Box::new(request.to_owned())));
+        }
+        is_held
+    }
+
+    /// Lets requests of other cores go on that need not wait any longer.
+    fn resume_held(&mut self) {
+        for _ in 0..RESUMED_MAX {
+            let Some((_, request)) = self.saver.held.front() else { return };
+            if self.is_early_full(&request.keys) {
+                return;
+            }
+            let Some((origin, mut request)) = self.saver.held.pop_front() else { return };
+            let handler = handler_of(&request);
+            let mut output = std::mem::take(&mut self.scratch);
+            output.clear();
+            if self.submit(origin, handler, &mut request.view(), &mut output, true) == Submitted::Done {
+                self.respond(origin, Answer::Reply, &output);
+            }
+            self.scratch = output;
+        }
+        self.saver.has_work = true;
     }
 
     /// Goes on with saving for one budget.
     pub(super) fn run_saver(&mut self, io: &mut impl Io) {
         self.take_stop_request();
-        if !self.saver.is_active() {
-            return;
-        }
         self.saver.has_work = false;
-        match &self.saver.part {
-            Some(Part::Dump(_)) => self.run_dump_part(),
-            Some(Part::Rewrite(_)) => self.run_rewrite(io),
-            None => {}
+        if self.saver.is_active() {
+            match &self.saver.part {
+                Some(Part::Dump(_)) => self.run_dump_part(),
+                Some(Part::Rewrite(_)) => self.run_rewrite(io),
+                None => {}
+            }
+            self.note_pressure();
+            self.run_coordinator(io);
         }
-        self.note_pressure();
-        self.run_coordinator(io);
+        if !self.saver.held.is_empty() {
+            self.resume_held();
+            self.note_pressure();
+        }
     }
 
     /// A file task of the saver was done, or failed.
@@ -487,14 +604,12 @@ impl Node {
 
     /// Learns how much memory saving takes, and makes writes wait, or go on.
     fn note_pressure(&mut self) {
-        let Self { saver, executor, .. } = self;
-        let (early_bytes, piece_bytes) = match &mut saver.part {
-            None => (0, 0),
-            Some(Part::Dump(part)) => {
-                let early_bytes = executor.shards.iter().map(|shard| shard.saved_early_bytes()).sum();
-                (early_bytes, part.encoder.piece().capacity())
-            }
-            Some(Part::Rewrite(rewrite)) => rewrite.memory(&mut executor.shards),
+        let early_bytes = self.early_bytes();
+        let saver = &mut self.saver;
+        let piece_bytes = match &mut saver.part {
+            None => 0,
+            Some(Part::Dump(part)) => part.piece_bytes(),
+            Some(Part::Rewrite(rewrite)) => rewrite.piece_bytes(),
         };
         saver.bytes = (early_bytes + piece_bytes) as u64;
         saver.bytes_peak = saver.bytes_peak.max(saver.bytes);

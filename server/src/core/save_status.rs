@@ -41,6 +41,17 @@ pub struct SaveStatus {
     pub keys_expired: u64,
 }
 
+/// How a save or a rewrite ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Well.
+    Done,
+    /// Not well.
+    Failed,
+    /// Not well, which says nothing of the next: whoever waited for it knows, or nobody wanted it any more.
+    GivenUp,
+}
+
 /// What is known of all saves, or of all rewrites.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
@@ -116,13 +127,16 @@ impl Activity {
         self.is_scheduled = false;
     }
 
-    fn finish(&mut self, is_ok: bool, bytes_peak: u64, now_ms: u64) {
+    fn finish(&mut self, outcome: Outcome, bytes_peak: u64, now_ms: u64) {
         let started_ms = self.started_ms.take().expect("what ends has begun");
         self.last_duration_ms = Some(now_ms.saturating_sub(started_ms));
         self.last_finished_ms = now_ms;
         self.last_bytes_peak = bytes_peak;
-        self.has_failed = !is_ok;
-        self.failures = if is_ok { 0 } else { self.failures + 1 };
+        (self.has_failed, self.failures) = match outcome {
+            Outcome::Done => (false, 0),
+            Outcome::Failed => (true, self.failures + 1),
+            Outcome::GivenUp => (self.has_failed, self.failures),
+        };
     }
 
     fn reset_counts(&mut self) {
@@ -163,9 +177,9 @@ impl SaveStatus {
     ///
     /// # Panics
     /// When none is under way.
-    pub fn save_finished(&mut self, is_ok: bool, bytes_peak: u64, now_ms: u64) {
-        self.save.finish(is_ok, bytes_peak, now_ms);
-        if is_ok {
+    pub fn save_finished(&mut self, outcome: Outcome, bytes_peak: u64, now_ms: u64) {
+        self.save.finish(outcome, bytes_peak, now_ms);
+        if outcome == Outcome::Done {
             self.last_save_ms = now_ms;
             self.changes_saved = self.changes_begun;
         }
@@ -184,7 +198,8 @@ impl SaveStatus {
     /// # Panics
     /// When none is under way.
     pub fn rewrite_finished(&mut self, is_ok: bool, bytes_peak: u64, now_ms: u64) {
-        self.rewrite.finish(is_ok, bytes_peak, now_ms);
+        let outcome = if is_ok { Outcome::Done } else { Outcome::Failed };
+        self.rewrite.finish(outcome, bytes_peak, now_ms);
     }
 
     /// The start has read so many keys, and skipped so many that were due.
@@ -265,7 +280,7 @@ mod tests {
         assert!(status.save.is_under_way() && !status.rewrite.is_under_way());
         assert_eq!(status.save.seconds(START_MS + 3999), Some(2));
         assert_eq!(status.changes_unsaved(9), 9, "nothing is saved before the end");
-        status.save_finished(true, 55, START_MS + 4000);
+        status.save_finished(Outcome::Done, 55, START_MS + 4000);
         assert_eq!((status.last_save_seconds(), status.changes_unsaved(9)), (START_MS / 1000 + 4, 2));
         assert_eq!((status.save.seconds(START_MS + 5000), status.save.last_seconds()), (None, Some(3)));
         assert!(status.save.is_last_ok());
@@ -277,7 +292,7 @@ mod tests {
     fn a_failed_save_saves_nothing() {
         let mut status = status();
         status.save_started(7, START_MS);
-        status.save_finished(false, 0, START_MS + 1000);
+        status.save_finished(Outcome::Failed, 0, START_MS + 1000);
         assert!(!status.save.is_last_ok());
         assert_eq!((status.last_save_seconds(), status.changes_unsaved(7)), (START_MS / 1000, 7));
         assert_eq!((status.save.count(), status.save.failures()), (1, 1));
@@ -285,9 +300,24 @@ mod tests {
         assert_eq!((status.save.count(), status.save.failures()), (0, 0));
         assert!(!status.save.is_last_ok(), "counts are reset, not what is known");
         status.save_started(8, START_MS + 2000);
-        status.save_finished(true, 0, START_MS + 3000);
+        status.save_finished(Outcome::Done, 0, START_MS + 3000);
         assert!(status.save.is_last_ok());
         assert_eq!(status.changes_unsaved(8), 0);
+    }
+
+    #[test]
+    fn a_save_that_was_given_up_has_not_failed_nor_saved_anything() {
+        let mut status = status();
+        for is_ok in [true, false] {
+            status.save_started(7, START_MS);
+            status.save_finished(if is_ok { Outcome::Done } else { Outcome::Failed }, 0, START_MS + 1000);
+            let failures = status.save.failures();
+            status.save_started(9, START_MS + 2000);
+            status.save_finished(Outcome::GivenUp, 5, START_MS + 5000);
+            assert_eq!((status.save.is_last_ok(), status.save.failures()), (is_ok, failures));
+            assert_eq!((status.last_save_seconds(), status.changes_unsaved(9)), (START_MS / 1000 + 1, 2));
+            assert_eq!((status.save.last_seconds(), status.save.last_bytes_peak()), (Some(3), 5));
+        }
     }
 
     #[test]
@@ -323,11 +353,11 @@ mod tests {
         assert!(!status.is_save_due(&points, 1, later));
         status.save.schedule();
         assert!(!status.is_save_due(&points, 1, later), "one at a time");
-        status.save_finished(false, 0, later);
+        status.save_finished(Outcome::Failed, 0, later);
         assert!(status.is_save_due(&points, 1, later), "it was scheduled meanwhile");
         status.save_started(1, later);
         assert!(!status.save.is_scheduled(), "what was scheduled has begun");
-        status.save_finished(false, 0, later);
+        status.save_finished(Outcome::Failed, 0, later);
         assert!(!status.is_save_due(&points, 1, later + SAVE_RETRY_MS));
         assert!(status.is_save_due(&points, 1, later + SAVE_RETRY_MS + 1));
     }

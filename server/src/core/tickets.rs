@@ -11,6 +11,8 @@ pub(super) enum Ticket {
     JournalSync,
     /// A step of saving; the number is the saver's own.
     Save(u32),
+    /// The removal of a segment that nothing needs.
+    Retired,
 }
 
 impl Ticket {
@@ -21,6 +23,7 @@ impl Ticket {
             Self::Segment(sequence) => (1, sequence),
             Self::JournalSync => (2, 0),
             Self::Save(number) => (3, number),
+            Self::Retired => (4, 0),
         };
         kind << 32 | u64::from(detail)
     }
@@ -36,6 +39,7 @@ impl Ticket {
             1 => Self::Segment(detail),
             2 => Self::JournalSync,
             3 => Self::Save(detail),
+            4 => Self::Retired,
             kind => panic!("a completion of unknown kind {kind}"),
         }
     }

@@ -66,9 +66,26 @@ impl<I: Io> Core<I> {
         });
     }
 
+    /// Lets the log learn by what time reads have called keys missing that are due and not removed yet: no restart makes that
+    /// untrue.
+    pub(super) fn tick_what_was_read(&mut self) {
+        let visible_ms = self.node.visible_ms();
+        let Node { executor, log: Some(log), .. } = &mut self.node else { return };
+        if executor.due_ms > visible_ms || !log.has_tick_room() {
+            return;
+        }
+        for shard in executor.shards.iter() {
+            let number = executor.shards.number_of(shard.slots().start) as u16;
+            let is_due = shard.next_due_ms().is_some_and(|due_ms| due_ms <= visible_ms);
+            if is_due && shard.time_ms() > log.time_ms(number) {
+                log.append_tick(number, shard.time_ms());
+            }
+        }
+    }
+
     pub(super) fn run_timers(&mut self) {
         let visible_ms = self.node.visible_ms();
-        if self.node.executor.due_ms <= visible_ms {
+        if self.node.executor.due_ms <= visible_ms && self.node.can_tick() {
             self.tick(visible_ms);
         }
         if self.node.executor.has_garbage {

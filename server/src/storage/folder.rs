@@ -132,6 +132,17 @@ impl Folder {
             .map_err(|error| cannot("created", path, &error))
     }
 
+    /// Makes a file that is not there yet, with these bytes, durable but for its name: see [`Self::sync`].
+    pub(super) fn create_whole(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
+        let path = self.path_of(name);
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        write().map_err(|error| cannot("written", &path, &error))
+    }
+
     /// Gives a finished file its name. The name is durable after [`Self::sync`].
     pub(super) fn publish(&self, file: File, temporary: &Path, name: &str) -> Result<(), String> {
         file.sync_all().map_err(|error| cannot("synced", temporary, &error))?;

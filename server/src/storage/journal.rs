@@ -1,16 +1,18 @@
 //! A directory with a journal: its manifest, what its journals and snapshots hold, and the next epoch.
 
 use std::{
+    collections::HashSet,
     fmt::Display,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
 use duva_engine::rdb::RdbOptions;
 use duva_persist::{
     format::{BLOCK_BYTES_MAX, ShardState},
-    journal::{Journal, JournalOptions},
+    journal::{Journal, JournalOptions, Write},
     manifest::Manifest,
     names,
     recovery::{self, Directory, Scan, ScanOptions, Unfinished},
@@ -45,13 +47,21 @@ const REDIS_MANIFEST_SUFFIX: &str = ".aof.manifest";
 /// A locked data directory, and what it holds.
 pub(super) struct JournalStore {
     folder: Folder,
-    /// As it will be once the start is committed.
+    /// As it will be once the epoch is taken, before the journals are begun.
     manifest: Manifest,
     scan: Scan,
+    /// What the journals of the cores that are loaded begin with.
+    beginnings: Mutex<Vec<Beginning>>,
     /// The `dump.rdb` that a new directory begins with.
     import: Option<PathBuf>,
     earlier: Arc<EarlierSegments>,
     options: Options,
+}
+
+/// What a core's journal begins with.
+struct Beginning {
+    core: u16,
+    write: Write,
 }
 
 /// What the configuration says.
@@ -89,7 +99,8 @@ impl JournalStore {
             rdb: RdbOptions { compress: config.snapshot_is_compressed },
             has_checksum: config.snapshot_has_checksum,
         };
-        let store = Self { folder, manifest, scan, import, earlier, options };
+        let store =
+            Self { folder, manifest, scan, beginnings: Mutex::new(Vec::new()), import, earlier, options };
         store.check_segment_size()?;
         Ok(store)
     }
@@ -171,9 +182,8 @@ impl JournalStore {
             |state: &ShardState| if is_own(state.shard.get()) { state.last_index.get() } else { 0 };
         let applied = states.iter().map(last_index).collect();
         states.retain(|state| is_own(state.shard.get()));
-        let first_sequence = self.scan.next_sequence(core as u16);
         let log = LogOptions {
-            journal: Journal::new(self.journal_options(core as u16), first_sequence, states),
+            journal: self.begin_journal(core as u16, states, now_ms),
             directory: self.folder.path().to_owned(),
             segment_len_bytes: self.options.segment_bytes,
             fsync: self.options.fsync,
@@ -181,6 +191,15 @@ impl JournalStore {
             earlier_bytes: self.earlier_bytes(core),
         };
         Ok((CoreLoad { log: Some(log), unfinished }, expired))
+    }
+
+    /// The journal that a core goes on with, which counts as begun: [`Self::commit`] makes it so.
+    fn begin_journal(&self, core: u16, states: Vec<ShardState>, now_ms: u64) -> Journal {
+        let first_sequence = self.scan.next_sequence(core);
+        let mut journal = Journal::new(self.journal_options(core), first_sequence, states);
+        let write = journal.begin(now_ms);
+        self.beginnings.lock().unwrap_or_else(PoisonError::into_inner).push(Beginning { core, write });
+        journal
     }
 
     /// Writes what was imported into a core's shards as their first snapshots.
@@ -237,7 +256,6 @@ impl JournalStore {
         executor: &mut Executor,
         progress: &Progress,
     ) -> Result<Vec<Unfinished>, String> {
-        let settings = executor.settings.clone();
         let wants = |shard: u16| {
             let number = usize::from(shard);
             let is_own = usize::from(*owners.get(number)?) == core;
@@ -247,7 +265,6 @@ impl JournalStore {
         let directory = Watched { folder: &self.folder, scan: Some(&self.scan), progress };
         let replayed = self.scan.replay(&directory, wants, |entry| replayer.take(&entry));
         let flushed = replayer.flush();
-        executor.settings = settings;
         let unfinished = replayed.map_err(|error| self.refused(&error))?.unfinished;
         flushed.map_err(|error| self.refused(&error))?;
         Ok(unfinished)
@@ -272,12 +289,36 @@ impl JournalStore {
         }
         self.folder.sync()?;
         self.folder.replace(names::MANIFEST, &self.manifest.encode())?;
+        self.write_beginnings()?;
+        let begun = self.scan.begun_manifest(&self.manifest, self.options.cores);
+        self.folder.replace(names::MANIFEST, &begun.encode())?;
         self.remove_unneeded();
         Ok(())
     }
 
-    /// Removes segments that hold nothing, snapshots that newer ones replace, and what comes behind the end of journals. What
-    /// cannot be removed does no harm.
+    /// Makes durable what every core's journal begins with. The files get their length later.
+    fn write_beginnings(&self) -> Result<(), String> {
+        let mut beginnings =
+            std::mem::take(&mut *self.beginnings.lock().unwrap_or_else(PoisonError::into_inner));
+        beginnings.sort_by_key(|beginning| beginning.core);
+        let cores = beginnings.iter().map(|beginning| beginning.core);
+        assert!(cores.eq(0..self.options.cores), "a start is committed once every core is loaded");
+        let write = |Beginning { core, write }: &Beginning| {
+            self.folder.create_whole(&names::segment(*core, write.sequence), &write.bytes)
+        };
+        // Each waits for the disk, and the disk can do several at a time.
+        thread::scope(|scope| {
+            let writers: Vec<_> =
+                beginnings.iter().map(|beginning| scope.spawn(move || write(beginning))).collect();
+            let mut written =
+                writers.into_iter().map(|writer| writer.join().expect("writing does not panic"));
+            written.try_for_each(|result| result)
+        })?;
+        self.folder.sync()
+    }
+
+    /// Removes segments that hold nothing, snapshots that newer ones replace, and what comes behind the end of journals, now
+    /// that the journals are begun, which carry on all that those without an entry say. What cannot be removed does no harm.
     fn remove_unneeded(&self) {
         let newest = self.manifest.epoch - 1;
         for segment in
@@ -295,7 +336,9 @@ impl JournalStore {
             chosen(shard).is_some_and(|chosen| index < chosen.index)
         };
         let names = self.folder.names().unwrap_or_default();
-        for name in self.scan.empty().iter().chain(names.iter().filter(|name| is_replaced(name))) {
+        let idle = self.scan.idle_segments().map(|segment| &segment.name);
+        let replaced = names.iter().filter(|name| is_replaced(name));
+        for name in self.scan.empty().iter().chain(idle).chain(replaced) {
             if let Err(sentence) = self.folder.remove(name) {
                 tracing::warn!("{sentence}");
             }
@@ -475,7 +518,7 @@ fn scan(folder: &Folder, config: &Config, manifest: &Manifest) -> Result<Scan, S
         progress.expect_bytes(length_bytes(&folder.path_of(name))?);
     }
     let directory = Watched { folder, scan: None, progress: &progress };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).max(config.cores.into());
+    let threads = thread::available_parallelism().map_or(1, usize::from).max(config.cores.into());
     let options = ScanOptions { truncate: config.recovery == Recovery::Truncate, threads };
     recovery::scan(&directory, manifest, options).map_err(|error| refused(folder, &error))
 }
@@ -491,5 +534,7 @@ fn earlier(folder: &Folder, scan: &Scan) -> Vec<EarlierSegment> {
         bytes: segment.end.into(),
         last_indexes: segment.shards.clone(),
     };
-    scan.segments().iter().map(segment).collect()
+    // The start itself removes those.
+    let idle: HashSet<&str> = scan.idle_segments().map(|idle| idle.name.as_str()).collect();
+    scan.segments().iter().filter(|segment| !idle.contains(&*segment.name)).map(segment).collect()
 }

@@ -6,8 +6,10 @@
 //!
 //! Invariants:
 //!
-//! - Before [`Store::commit`] nothing that is needed was changed or removed: a start that fails, or is killed, can be
-//!   repeated.
+//! - Before [`Store::commit`] nothing that is needed was changed or removed, and within it nothing before the last step: a
+//!   start that fails, or is killed, can be repeated.
+//! - No core serves before every core's journal has its first segment, and the manifest says so: from then on a missing file
+//!   is noticed.
 //! - Whatever a start has shown to clients stays: what is kept of the journals is synced before the manifest says so.
 //! - A directory without a manifest and without segments holds nothing yet, except an import that was not finished.
 //! - A journal, once there is one, is what counts; `dump.rdb` is read only without one.

@@ -47,7 +47,8 @@ pub fn finish(node: &mut Node, unfinished: &Unfinished) -> Result<(), String> {
     let Node { executor, log: Some(log), .. } = node else { panic!("only a journal has transactions") };
     let slot = executor.shards.slots_of(usize::from(unfinished.shard)).start;
     let timestamp_ms = executor.shards.of(slot).advance(executor.now_ms);
-    let proposal = Proposal { timestamp_ms, seed: unfinished.transaction };
+    // The prepared part says itself which settings hold for it.
+    let proposal = Proposal { timestamp_ms, seed: unfinished.transaction, settings: Settings::default() };
     if unfinished.commit {
         let mut replayer = Replayer::new(executor);
         replayer.take(&Entry {
@@ -101,7 +102,12 @@ impl<'a> Replayer<'a> {
         let head = Head {
             shard: entry.shard,
             index: entry.index,
-            proposal: Proposal { timestamp_ms: entry.timestamp_ms, seed: entry.seed },
+            // Its payload says which settings hold for it.
+            proposal: Proposal {
+                timestamp_ms: entry.timestamp_ms,
+                seed: entry.seed,
+                settings: Settings::default(),
+            },
         };
         if entry.kind == EntryKind::Tick {
             self.flush()?;
@@ -182,7 +188,6 @@ impl<'a> Replayer<'a> {
 /// An entry that was checked: it can be applied to its shard.
 struct Ready<'a> {
     head: Head,
-    settings: Settings,
     request: Request<'a>,
     how: How,
 }
@@ -222,15 +227,15 @@ impl<'a> Ready<'a> {
             Run::Everywhere(handler, _) => How::Shard(handler),
             _ => return Err(wrong(head, "its command is none that is journalled")),
         };
-        let settings = decoded.settings.clone();
-        Ok(Self { head, settings, request: decoded.request(payload, &mut []), how })
+        let proposal = Proposal { settings: decoded.settings, ..head.proposal };
+        let head = Head { proposal, ..head };
+        Ok(Self { head, request: decoded.request(payload, &mut []), how })
     }
 
     #[inline]
     fn apply(&mut self, executor: &mut Executor, output: &mut Vec<u8>) {
         let Head { shard, proposal, .. } = self.head;
         let number = usize::from(shard);
-        executor.settings.clone_from(&self.settings);
         let first_slot = executor.shards.slots_of(number).start;
         executor.shards.of(first_slot).advance(proposal.timestamp_ms);
         output.clear();

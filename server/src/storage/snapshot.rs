@@ -236,15 +236,19 @@ pub(super) fn write(
     };
     snapshot_header(&mut out, header);
     let mut database = None;
-    shard.begin_snapshot();
+    shard.begin_snapshot(u64::MAX);
     let mut is_done = false;
     while !is_done {
-        is_done = shard.snapshot_step(STEP_ENTRIES, |saved: Saved<'_>| {
-            if database != Some(saved.database) {
-                database = Some(saved.database);
-                rdb::write_select(&mut out, saved.database);
+        is_done = shard.snapshot_step(STEP_ENTRIES, |saved| {
+            let entry = match saved {
+                Saved::Entry(entry) => entry,
+                Saved::Part(bytes) => return out.extend_from_slice(bytes),
+            };
+            if database != Some(entry.database) {
+                database = Some(entry.database);
+                rdb::write_select(&mut out, entry.database);
             }
-            rdb::write_entry(&mut out, saved.key, saved.value, saved.deadline_ms, options);
+            rdb::write_saved(&mut out, &entry, options);
         });
         if out.len() >= PIECE_BYTES {
             drain(&mut out)?;

@@ -149,7 +149,7 @@ impl Generator {
                 say(words(&[name, &key]), Check::Near(distance));
             }
             88..90 => say(words(&[b"PERSIST", &key]), Check::Equal),
-            90..92 => say(words(&[b"OBJECT", b"ENCODING", &key]), Check::Form),
+            90..92 => say(words(&[b"OBJECT", b"ENCODING", &key]), Check::Equal),
             92..95 => say(words(&[b"SELECT", &self.database()]), Check::Equal),
             95 => {
                 let pattern: &[u8] =

@@ -82,6 +82,72 @@ fn a_missing_segment_is_refused_by_name() {
     assert!(said.contains(&format!("{} is missing", name(&missing))), "{said}");
 }
 
+/// A directory as small data leaves it: one segment with everything on each core, and spares. Some of it was written by
+/// a server of one core, the rest by one of two.
+fn small_directory() -> TemporaryDirectory {
+    let data = TemporaryDirectory::new();
+    for (cores, keys) in [(1, 0..50), (2, 50..100)] {
+        let server = options(&data, cores).start();
+        fill(&mut server.connect(), keys, 10);
+        kill(server);
+    }
+    data
+}
+
+/// Whether a server wrote anything to the segment.
+fn is_spare(path: &Path) -> bool {
+    let bytes = fs::read(path).expect("the file is there");
+    !bytes.starts_with(b"DUVASEG\n")
+}
+
+#[test]
+fn every_missing_segment_is_refused_however_few_there_are() {
+    let data = small_directory();
+    let aside = data.path().join("aside");
+    let all: Vec<PathBuf> = [segments(&data, 0), segments(&data, 1)].concat();
+    let (spares, needed): (Vec<_>, Vec<_>) = all.iter().partition(|path| is_spare(path));
+    assert!(!spares.is_empty() && needed.len() >= 3, "{all:?}");
+    for path in needed {
+        fs::rename(path, &aside).expect("the file is there");
+        let said = refusal(&data, &[]);
+        assert!(said.contains("missing"), "{}: {said}", path.display());
+        fs::rename(&aside, path).expect("the place is free");
+    }
+    for core in [0, 1] {
+        let own = segments(&data, core);
+        fs::create_dir(&aside).expect("the place is free");
+        let places: Vec<_> = own.iter().map(|path| (path, aside.join(name(path)))).collect();
+        places.iter().for_each(|(path, place)| fs::rename(path, place).expect("the file is there"));
+        let said = refusal(&data, &[]);
+        assert!(said.contains(&format!("{core}-")) && said.contains(" is missing: the manifest"), "{said}");
+        places.iter().for_each(|(path, place)| fs::rename(place, path).expect("the place is free"));
+        fs::remove_dir(&aside).expect("it is empty");
+    }
+    // Of spares nobody takes notice.
+    spares.iter().for_each(|path| fs::remove_file(path).expect("the file is there"));
+    let server = options(&data, 1).start();
+    assert!(filled(&mut server.connect(), 0..100, 10).into_iter().all(|is_there| is_there));
+}
+
+#[test]
+fn what_is_left_without_a_journal_is_served_on_demand_and_stays_so() {
+    let data = small_directory();
+    segments(&data, 1).iter().for_each(|path| fs::remove_file(path).expect("the file is there"));
+    assert!(refusal(&data, &[]).contains("--recover truncate"));
+    let server = options(&data, 2).option("recover", &["truncate"]).start();
+    assert!(server.log().contains("data was lost"), "{}", server.log());
+    let there = filled(&mut server.connect(), 0..100, 10);
+    assert!(there[..50].iter().all(|&is_there| is_there), "what the first server had written");
+    assert!(there[50..].contains(&true) && there[50..].contains(&false), "and what core 0 of the second");
+    let before = content(&server);
+    kill(server);
+    for cores in [3, 1] {
+        let server = options(&data, cores).start();
+        assert_eq!(content(&server), before);
+        kill(server);
+    }
+}
+
 #[test]
 fn a_foreign_segment_is_refused_by_name() {
     let (data, other) = (filled_directory(), filled_directory());

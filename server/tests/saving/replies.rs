@@ -94,3 +94,26 @@ fn save_points_save_by_themselves() {
     client.words("SET c 3");
     server.wait_until("the new save point is reached", || number(&mut client, "rdb_saves") == 2);
 }
+
+#[test]
+fn shutdown_takes_options_as_redis_does() {
+    let data = TemporaryDirectory::new();
+    let server = options(&data, 2).start();
+    let mut client = server.connect();
+    for line in ["SHUTDOWN ABORT", "SHUTDOWN abort ABORT"] {
+        assert_eq!(client.words(line).bytes(), Some(&b"ERR No shutdown in progress."[..]), "{line}");
+    }
+    for line in [
+        "SHUTDOWN ABORT NOW",
+        "SHUTDOWN FORCE ABORT",
+        "SHUTDOWN SAVE ABORT",
+        "SHUTDOWN SAVE NOSAVE",
+        "SHUTDOWN NOSAVE SAVE",
+        "SHUTDOWN LATER",
+    ] {
+        assert_eq!(client.words(line).bytes(), Some(&b"ERR syntax error"[..]), "{line}");
+    }
+    client.send_request(&["SHUTDOWN", "NOSAVE", "NOW", "FORCE", "nosave"]).expect("the server listens");
+    client.wait_for_end().expect("the server goes without a reply");
+    assert!(server.wait_for_exit().0.success());
+}

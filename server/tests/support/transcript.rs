@@ -15,7 +15,6 @@
 //! @deep COMMAND INFO get    equal once elements are sorted on every level
 //! @near:60 TTL key          integers may differ by 60
 //! @type TIME                same type of reply
-//! @form OBJECT ENCODING a   equal, but `int` will do for `embstr`
 //! @shape CLIENT LIST        same types and lengths, nested ones too
 //! @code AUTH x y            the same error code, the first word
 //! @scan SCAN 0 COUNT 3      iterate to the end on both; the same set of keys
@@ -78,8 +77,6 @@ pub enum Check {
     Code,
     /// Integers so far apart at most; negative ones equal.
     Near(i64),
-    /// OBJECT ENCODING's names: Redis calls an integer that INCRBYFLOAT wrote `embstr`, Duva any integer `int`.
-    Form,
 }
 
 impl Check {
@@ -94,10 +91,6 @@ impl Check {
             Self::Code => {
                 let code = |reply: &Reply| Some(reply.bytes()?.split(|byte| *byte == b' ').next()?.to_vec());
                 redis.is_error() && duva.is_error() && code(&redis) == code(&duva)
-            }
-            Self::Form => {
-                let is_integer = duva.bytes() == Some(b"int") && redis.bytes() == Some(b"embstr");
-                redis == duva || is_integer
             }
             Self::Near(distance) => match (redis.integer(), duva.integer()) {
                 // Negative numbers are not times but answers: no key, no expiry.
@@ -455,7 +448,6 @@ fn parse_step(line: &str, line_number: usize) -> Result<Step, String> {
             "@sorted" => check = Check::Sorted,
             "@deep" => check = Check::SortedDeeply,
             "@type" => check = Check::Type,
-            "@form" => check = Check::Form,
             "@shape" => check = Check::Shape,
             "@code" => check = Check::Code,
             "@closes" => ending = Ending::AfterReply,

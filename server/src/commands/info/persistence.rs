@@ -110,6 +110,7 @@ fn histogram(report: &PersistenceReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::save_status::Outcome;
 
     const START_MS: u64 = 1_795_492_495_000;
 
@@ -209,7 +210,7 @@ mod tests {
         let mut status = SaveStatus::new(START_MS);
         status.loaded(100, 7);
         status.save_started(5, START_MS);
-        status.save_finished(true, 77, START_MS + 2000);
+        status.save_finished(Outcome::Done, 77, START_MS + 2000);
         status.rewrite_started(START_MS);
         status.rewrite_finished(false, 88, START_MS + 3000);
         let report = PersistenceReport { changes: 9, has_write_failed: true, ..PersistenceReport::default() };

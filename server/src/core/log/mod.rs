@@ -9,14 +9,21 @@
 //!
 //! - **Order.** Records lie in the journal in the order in which they take effect. While anything waits, every later
 //!   write of the core waits behind it.
+//! - **Room first.** A record is appended only where a segment is ready for it, so that a turn's write never waits for
+//!   a file. What does not fit yet waits as it came (`deferred`); without hope for room it is refused. Only what is larger
+//!   than any room that is sure to come is appended before, alone, and never applied at once.
+//! - **Nothing told.** While a write is applied whose record is not written ([`Log::is_ahead`]), nothing leaves the core.
 //! - **Nothing early.** A write that waits is seen by nobody before its block is committed; a read behind a write of
 //!   its own connection waits with it, other reads see what is committed.
 //! - **Prefix.** A block is committed only when every earlier one is.
 //! - **No second try.** After a failed write or fsync nothing is journalled any more: writes are refused, and
-//!   those that wait get an error, never a false acknowledgement.
+//!   those that wait get an error, never a false acknowledgement. A write that only lacked room has not failed: the same
+//!   bytes go to the same place later.
 
+mod deferred;
 pub mod payload;
 mod pump;
+mod retired;
 mod segments;
 mod stream;
 
@@ -32,36 +39,39 @@ use duva_persist::{
 
 use super::{
     batch::{Batch, Packed, Work},
-    commit::Executor,
     locks::TransactionId,
     node::Origin,
     persistence_report::PersistenceReport,
     request::{OwnedRequest, Request},
 };
 use crate::config::AppendFsync;
+pub(super) use deferred::{Admission, Deferred, room_bytes_max};
 use payload::Selection;
+use pump::Stuck;
 use segments::Segments;
 pub(super) use stream::Stream;
 
 /// Room in prepared segments below which no write is applied at once: what the log may still have to append.
 const ROOM_RESERVE_BYTES: u64 = 256 << 10;
 
-/// Bytes that wait to be written past which connections wait.
-const UNWRITTEN_BYTES_MAX: usize = 16 << 20;
+/// Bytes that wait to be written, or appended, past which connections wait, on all cores; they go on below the second
+/// bound.
+const KEPT_BYTES_MAX: usize = 16 << 20;
+const KEPT_BYTES_LOW: usize = 8 << 20;
 
 /// Bytes of the payload that says that a prepared part is applied.
 const FINISH_BYTES: usize = size_of::<u64>() + 1;
 
-/// Large arguments of so many bytes in one request are journalled over several turns.
-pub(super) const STREAM_BYTES_MIN: usize = 256 << 10;
+/// Longer commands are journalled over several turns.
+const WHOLE_BYTES_MAX: usize = 256 << 10;
 
 /// Why writes are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// A write or fsync failed with errno: for good.
     Poisoned(i32),
-    /// No segment could be prepared, with errno: until one can.
-    NoSegment(i32),
+    /// There is no room on the disk, or no segment could be prepared, with errno: until there is.
+    NoRoom(i32),
 }
 
 impl Refusal {
@@ -72,19 +82,21 @@ impl Refusal {
 
     /// The reply to a write, as Redis words it.
     pub fn reply(self) -> String {
-        let (Self::Poisoned(errno) | Self::NoSegment(errno)) = self;
+        let (Self::Poisoned(errno) | Self::NoRoom(errno)) = self;
         let error = std::io::Error::from_raw_os_error(errno);
         format!("-MISCONF Errors writing to the AOF file: {error}\r\n")
     }
 }
 
-/// What a record is about.
+/// What an entry's effect depends on besides its command.
 #[derive(Clone, Copy)]
 pub struct Proposal {
     /// The entry's timestamp.
     pub timestamp_ms: u64,
     /// The entry's randomness.
     pub seed: u64,
+    /// The settings that hold for it, whatever is in force when it is applied.
+    pub settings: Settings,
 }
 
 /// As what a command's records are appended.
@@ -160,18 +172,32 @@ pub struct Log {
     syncing: Option<(Sync, u64)>,
     /// Whether commits wait for an fsync that takes too long.
     is_held: bool,
+    /// The write that the disk had no room for.
+    stuck: Option<Stuck>,
     refusal: Option<Refusal>,
+    /// Whether something was refused for want of room since there was some.
+    is_short: bool,
     /// Whether the open block has a snapshot's mark, and where the last closed block with one ends.
     has_open_mark: bool,
     marks_end: Position,
-    /// Whether a sync is wanted whatever the policy says.
-    wants_sync: bool,
-    /// Whether writes were applied whose records are not written.
-    has_unwritten_applied: bool,
+    /// Whether somebody waits for [`Log::is_settled`].
+    is_settling: bool,
+    /// Whether the open block is to be synced whatever the policy says, and up to where the closed ones are.
+    wants_open_sync: bool,
+    wants_sync_to: Position,
+    /// Whether the open block has records of writes that were applied at once, and where the last closed block with any ends.
+    has_open_applied: bool,
+    applied_end: Position,
     /// Whether a write may be applied at once, as of this turn.
     is_direct: bool,
-    /// Bytes that may still be appended by writes that are applied at once.
-    direct_room_bytes: u64,
+    /// Bytes that may still be appended to segments that are ready.
+    room_bytes: u64,
+    /// What waits for room, in order.
+    deferred: VecDeque<Deferred>,
+    /// Bytes of it.
+    deferred_bytes: usize,
+    /// Whether so much waits that connections should.
+    is_full: bool,
     /// Index of the last applied entry, by shard number.
     applied: Vec<u64>,
     /// Keys of a command by shard; kept for its allocation.
@@ -200,9 +226,10 @@ impl Log {
     /// A log over `options.journal`.
     pub fn new(core: usize, options: LogOptions) -> Self {
         let LogOptions { journal, directory, segment_len_bytes, fsync, applied, earlier_bytes } = options;
+        let first = journal.segments().next();
         Self {
             journal,
-            segments: Segments::new(core, directory, segment_len_bytes, earlier_bytes),
+            segments: Segments::new(core, directory, segment_len_bytes, first, earlier_bytes),
             fsync,
             closed: VecDeque::new(),
             open: Group::default(),
@@ -211,13 +238,21 @@ impl Log {
             prepared: Vec::new(),
             syncing: None,
             is_held: false,
+            stuck: None,
             refusal: None,
+            is_short: false,
             has_open_mark: false,
             marks_end: Position::default(),
-            wants_sync: false,
-            has_unwritten_applied: false,
+            is_settling: false,
+            wants_open_sync: false,
+            wants_sync_to: Position::default(),
+            has_open_applied: false,
+            applied_end: Position::default(),
             is_direct: false,
-            direct_room_bytes: 0,
+            room_bytes: 0,
+            deferred: VecDeque::new(),
+            deferred_bytes: 0,
+            is_full: false,
             applied,
             parts: Vec::new(),
             scratch: Vec::new(),
@@ -237,10 +272,10 @@ impl Log {
         self.refusal
     }
 
-    /// Whether a write may be applied at once.
+    /// Whether writes are applied whose records are not written: nothing may leave the core that tells of them.
     #[inline]
-    pub fn is_direct(&self) -> bool {
-        self.is_direct
+    pub fn is_ahead(&self) -> bool {
+        self.has_open_applied || self.journal.written_to() < self.applied_end
     }
 
     /// Whether it is known if writes can be journalled: the first segment is there, or could not be prepared.
@@ -248,16 +283,25 @@ impl Log {
         self.refusal.is_some() || self.journal.ready_room_bytes() > 0
     }
 
-    /// Whether anything waits for a commit.
+    /// Whether anything waits for room, or for a commit.
     #[inline]
     pub fn has_waiting(&self) -> bool {
+        self.has_uncommitted() || !self.deferred.is_empty()
+    }
+
+    fn has_uncommitted(&self) -> bool {
         !self.open.items.is_empty() || !self.closed.is_empty()
     }
 
-    /// Whether so much waits that connections should.
+    /// Whether so much waits that connections should: there is hope for what they want to write, and not yet memory.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.journal.unwritten_bytes() > UNWRITTEN_BYTES_MAX
+        (self.is_full || self.kept_bytes() > KEPT_BYTES_MAX) && self.refusal.is_none()
+    }
+
+    fn kept_bytes(&self) -> usize {
+        let followers: usize = self.streams.iter().map(|stream| stream.follower_bytes).sum();
+        self.journal.unwritten_bytes() + self.deferred_bytes + followers
     }
 
     /// The clock by which reads and ticks see what is due: entries that wait may have earlier timestamps, and must find what
@@ -284,6 +328,7 @@ impl Log {
         let term = self.journal.state_mut(shard).last_term.get();
         let mark = Record { index, term, ..Record::new(Kind::SnapshotMark, shard) };
         self.journal.append(&mark, |_| {});
+        self.take_room(record_room_bytes(0));
         self.has_open_mark = true;
     }
 
@@ -291,6 +336,7 @@ impl Log {
     pub fn roll(&mut self, now_ms: u64) {
         if self.journal.ready_room_bytes() >= self.segments.len_bytes() {
             self.journal.roll(now_ms);
+            self.room_bytes = self.room_bytes.min(self.journal.ready_room_bytes());
         }
     }
 
@@ -302,7 +348,8 @@ impl Log {
     /// Lets everything appended so far be synced soon, whatever the policy: see [`Self::is_settled`].
     pub fn settle(&mut self) {
         self.has_open_mark = true;
-        self.wants_sync = true;
+        self.wants_open_sync = true;
+        self.is_settling = true;
     }
 
     /// Whether every mark, and everything before the last call of [`Self::settle`], is durable.
@@ -330,45 +377,71 @@ impl Log {
         self.applied[shard]
     }
 
-    /// Appends the records of a command that is applied at once: nothing waits before it.
+    /// Appends the records of a command that is applied at once, which take `room_bytes` at most: nothing waits before it.
     #[inline]
     pub fn append_applied(
         &mut self,
         request: &Request<'_>,
         shards: &Shards,
-        settings: &Settings,
         proposal: Proposal,
+        room_bytes: u64,
     ) {
         debug_assert!(!self.has_waiting());
-        self.append(request, shards, settings, proposal, AppendAs::Entry, (true, true));
-        if self.direct_room_bytes == 0 {
-            self.is_direct = false;
-        }
+        self.append(request, shards, proposal, AppendAs::Entry, (true, true));
+        self.take_room(room_bytes);
     }
 
-    /// Appends the records of a write that waits for its block, and keeps it.
+    /// Appends the records of a write that waits for its block, which take `room_bytes` at most, and keeps it.
     pub(super) fn append_waiting(
         &mut self,
         origin: Origin,
         handler: Handler,
         request: &mut Request<'_>,
         shards: &Shards,
-        settings: &Settings,
         proposal: Proposal,
+        room_bytes: u64,
     ) {
         self.begin_waiting(proposal.timestamp_ms);
-        self.append(request, shards, settings, proposal, AppendAs::Entry, (false, true));
+        self.append(request, shards, proposal, AppendAs::Entry, (false, true));
+        self.take_room(room_bytes);
         self.keep(origin, request, What::Write(handler, proposal));
     }
 
-    /// Keeps work that reads until everything before it is applied.
-    pub(super) fn wait(&mut self, origin: Origin, request: &mut Request<'_>, what: What, now_ms: u64) {
+    /// Keeps a part of a gather that reads until everything before it is applied.
+    pub(super) fn wait_with_part(
+        &mut self,
+        origin: Origin,
+        request: &mut Request<'_>,
+        work: Work,
+        now_ms: u64,
+    ) {
+        if self.has_deferred() {
+            return self.defer(Deferred::Part(origin, work, Box::new(request.to_owned())));
+        }
+        self.wait(origin, request, What::Part(work), now_ms);
+    }
+
+    /// Keeps a read until everything before it is applied.
+    pub(super) fn wait_to_read(
+        &mut self,
+        origin: Origin,
+        handler: Handler,
+        request: &mut Request<'_>,
+        now_ms: u64,
+    ) {
+        if self.has_deferred() {
+            return self.defer(Deferred::Request(origin, handler, Box::new(request.to_owned()), 0));
+        }
+        self.wait(origin, request, What::Read(handler, now_ms), now_ms);
+    }
+
+    fn wait(&mut self, origin: Origin, request: &mut Request<'_>, what: What, now_ms: u64) {
         let visible_ms = self.visible_ms(now_ms);
         self.begin_waiting(visible_ms);
         self.keep(origin, request, what);
     }
 
-    /// What comes next waits, from this timestamp on.
+    /// What comes next waits, from this timestamp on; before its record is appended.
     pub(super) fn begin_waiting(&mut self, timestamp_ms: u64) {
         self.is_direct = false;
         if self.open.items.is_empty() {
@@ -387,7 +460,6 @@ impl Log {
         &mut self,
         request: &Request<'_>,
         shards: &Shards,
-        settings: &Settings,
         proposal: Proposal,
         how: AppendAs,
         (is_applied, ends_group): (bool, bool),
@@ -396,7 +468,7 @@ impl Log {
         if let [key] = request.keys {
             let shard = shards.number_of(key.slot) as u16;
             let part = (shard, Selection::All, last_flags);
-            return self.append_part(request, part, settings, proposal, how, is_applied);
+            return self.append_part(request, part, proposal, how, is_applied);
         }
         if request.keys.is_empty() {
             // Every shard of the core, whole.
@@ -405,7 +477,7 @@ impl Log {
                 let number = shards.number_of(shard.slots().start) as u16;
                 let flags = if ordinal == last { last_flags } else { record_flag::GROUP };
                 let part = (number, Selection::All, flags);
-                self.append_part(request, part, settings, proposal, how, is_applied);
+                self.append_part(request, part, proposal, how, is_applied);
             }
             return;
         }
@@ -420,7 +492,7 @@ impl Log {
                 if part.len() == request.keys.len() { Selection::All } else { Selection::Keys(part) };
             let flags = if rest.is_empty() { last_flags } else { record_flag::GROUP };
             let part = (shard, selection, flags);
-            self.append_part(request, part, settings, proposal, how, is_applied);
+            self.append_part(request, part, proposal, how, is_applied);
         }
         self.parts = parts;
     }
@@ -431,7 +503,6 @@ impl Log {
         &mut self,
         request: &Request<'_>,
         (shard, selection, flags): (u16, Selection<'_>, u8),
-        settings: &Settings,
         proposal: Proposal,
         how: AppendAs,
         is_applied: bool,
@@ -441,26 +512,18 @@ impl Log {
             AppendAs::Prepare(transaction) => (Kind::Prepare, Some(transaction)),
             AppendAs::Finish(transaction) => {
                 let record = self.record(shard, Kind::Finish, flags, proposal);
-                self.note_appended(shard, record.index, record_room_bytes(FINISH_BYTES), is_applied);
+                self.note_appended(shard, record.index, is_applied);
                 return self.append_outcome(&record, transaction, true);
             }
         };
         let record = self.record(shard, kind, flags, proposal);
-        let len_bytes_max = payload::len_bytes_max(request, selection);
-        self.note_appended(shard, record.index, record_room_bytes(len_bytes_max), is_applied);
-        if len_bytes_max <= self.journal.payload_bytes_max() {
-            self.journal.append(&record, |out| {
-                if let Some(transaction) = transaction {
-                    out.extend_from_slice(&transaction.to_le_bytes());
-                }
-                payload::write(request, selection, settings, out);
-            });
-            return;
-        }
-        // Long, but of small arguments: it is in memory already, so that its pieces follow one another at once.
-        let mut part = stream::Part::new(&mut self.journal, shard, transaction);
-        while part.append(&mut self.journal, &mut self.scratch, request, selection, settings) {}
-        part.finish(&mut self.journal, &record);
+        self.note_appended(shard, record.index, is_applied);
+        self.journal.append(&record, |out| {
+            if let Some(transaction) = transaction {
+                out.extend_from_slice(&transaction.to_le_bytes());
+            }
+            payload::write(request, selection, &proposal.settings, out);
+        });
     }
 
     /// The header of a shard's next entry.
@@ -478,20 +541,24 @@ impl Log {
         }
     }
 
-    fn note_appended(&mut self, shard: u16, index: u64, len_bytes: u64, is_applied: bool) {
+    fn note_appended(&mut self, shard: u16, index: u64, is_applied: bool) {
         if is_applied {
-            self.has_unwritten_applied = true;
+            self.has_open_applied = true;
             self.applied[usize::from(shard)] = index;
-            self.direct_room_bytes = self.direct_room_bytes.saturating_sub(len_bytes);
         } else {
             self.open.indexes.push((shard, index));
         }
     }
 
-    /// Appends what became of a prepared part that an earlier start left, and that is applied if it happened.
+    fn take_room(&mut self, room_bytes: u64) {
+        self.room_bytes = self.room_bytes.saturating_sub(room_bytes);
+    }
+
+    /// Appends what became of a prepared part that an earlier start left, and that is applied if it happened. That is
+    /// decided elsewhere: without this record the next start finds the same.
     pub fn append_finish(&mut self, shard: u16, transaction: u64, has_happened: bool, proposal: Proposal) {
         let record = self.record(shard, Kind::Finish, 0, proposal);
-        self.note_appended(shard, record.index, record_room_bytes(FINISH_BYTES), true);
+        self.applied[usize::from(shard)] = record.index;
         self.append_outcome(&record, transaction, has_happened);
     }
 
@@ -502,21 +569,21 @@ impl Log {
         });
     }
 
-    /// Appends the records of several commands as one group.
+    /// Appends the records of several commands as one group; they take `room_bytes` at most.
     pub(super) fn append_all(
         &mut self,
         writes: &mut [OwnedRequest],
-        executor: &Executor,
+        shards: &Shards,
         proposal: Proposal,
-        how: AppendAs,
-        is_applied: bool,
+        (how, is_applied): (AppendAs, bool),
+        room_bytes: u64,
     ) {
         let count = writes.len();
         for (index, write) in writes.iter_mut().enumerate() {
             let ends_group = index + 1 == count;
-            let (shards, settings) = (&executor.shards, &executor.settings);
-            self.append(&write.view(), shards, settings, proposal, how, (is_applied, ends_group));
+            self.append(&write.view(), shards, proposal, how, (is_applied, ends_group));
         }
+        self.take_room(room_bytes);
     }
 
     /// Keeps writes whose records were appended until they are committed.
@@ -532,16 +599,34 @@ impl Log {
         start: Position,
         writes: Vec<OwnedRequest>,
     ) {
-        self.wants_sync = true;
+        self.wants_open_sync = true;
         let prepared = Prepared { origin, transaction, writes, start, end: None, is_answered: false };
         self.prepared.push(prepared);
     }
 
-    /// Whether something of `shard` is prepared: a snapshot of it would lack what the journal may say later.
+    /// Whether something of `shard` is prepared of which the journal does not say yet whether it happens: a snapshot of it
+    /// would lack that.
     pub fn has_prepared(&self, shards: &Shards, shard: usize) -> bool {
-        let mut keys =
-            self.prepared.iter().flat_map(|prepared| &prepared.writes).flat_map(|write| &write.keys);
-        keys.any(|key| shards.number_of(key.slot) == shard)
+        let mut writes = self.prepared.iter().flat_map(|prepared| &prepared.writes);
+        // What has no keys concerns every shard.
+        writes.any(|write| {
+            write.keys.is_empty() || write.keys.iter().any(|key| shards.number_of(key.slot) == shard)
+        })
+    }
+
+    /// The most room that the records take that say that `writes` happen.
+    pub(super) fn finish_room_bytes(&self, writes: &[OwnedRequest]) -> u64 {
+        let shards = self.journal.states().len();
+        let parts = |write: &OwnedRequest| match write.keys.len() {
+            0 => shards,
+            keys => keys.min(shards),
+        };
+        writes.iter().map(parts).sum::<usize>() as u64 * record_room_bytes(FINISH_BYTES)
+    }
+
+    /// Whether records that take `room_bytes` at most, of which the reserve may be a part, can be applied at once.
+    pub(super) fn is_direct(&self, room_bytes: u64) -> bool {
+        self.is_direct && room_bytes <= self.room_bytes
     }
 
     /// What was prepared of a transaction that happens.
@@ -567,15 +652,28 @@ impl Log {
         Some((prepared.origin, refusal))
     }
 
+    /// Whether ticks can be appended: nobody waits for them, so they wait for room. A poisoned journal takes nothing, and
+    /// keeps nothing.
+    pub fn has_tick_room(&self) -> bool {
+        self.room_bytes > ROOM_RESERVE_BYTES / 2 || self.journal.is_poisoned()
+    }
+
     /// Appends a tick that was applied.
     pub fn append_tick(&mut self, shard: u16, timestamp_ms: u64) {
-        let record = self.record(shard, Kind::Tick, 0, Proposal { timestamp_ms, seed: 0 });
-        if self.has_waiting() {
+        let proposal = Proposal { timestamp_ms, seed: 0, settings: Settings::default() };
+        let record = self.record(shard, Kind::Tick, 0, proposal);
+        if self.has_uncommitted() {
             self.open.indexes.push((shard, record.index));
         } else {
             self.applied[usize::from(shard)] = record.index;
         }
         self.journal.append(&record, |_| {});
+        self.take_room(record_room_bytes(0));
+    }
+
+    /// Shard time as the journal knows it.
+    pub fn time_ms(&mut self, shard: u16) -> u64 {
+        self.journal.state_mut(shard).time_ms.get()
     }
 
     /// The next group whose block is committed, to be applied.
@@ -612,9 +710,12 @@ impl Log {
         }
     }
 
-    /// Whether the log needs turns of its own: large entries to go on with.
+    /// Whether the log needs a turn though nothing completes: large entries to go on with, what has room now, or
+    /// somebody who is to learn that the journal is settled.
     pub fn has_work(&self) -> bool {
-        self.can_stream() && self.refusal.is_none()
+        (self.can_stream() && self.refusal.is_none())
+            || self.can_resume()
+            || (self.is_settling && self.is_settled())
     }
 
     /// CONFIG RESETSTAT.

@@ -69,12 +69,6 @@ fn argument<'a>(request: &'a Request<'_>, index: usize) -> &'a [u8] {
     }
 }
 
-/// Bytes of the large arguments of `request`.
-pub fn large_bytes(request: &Request<'_>) -> usize {
-    let is_large = |&&(offset, _): &&ArgumentRange| offset == LARGE_ARGUMENT;
-    request.ranges.iter().filter(is_large).map(|&(_, index)| request.large[index as usize].len()).sum()
-}
-
 /// An upper bound of the payload's length, in bytes.
 pub fn len_bytes_max(request: &Request<'_>, selection: Selection<'_>) -> usize {
     let count = selection.count(request);

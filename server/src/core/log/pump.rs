@@ -1,9 +1,9 @@
 //! What the log does in every turn: segments, the turn's write, fsyncs, and the commits that follow.
 
 use duva_net::io::{Clock, Io};
-use duva_persist::format::Position;
+use duva_persist::{format::Position, journal::Write};
 
-use super::{Group, Log, ROOM_RESERVE_BYTES, Refusal};
+use super::{Group, KEPT_BYTES_LOW, KEPT_BYTES_MAX, Log, ROOM_RESERVE_BYTES, Refusal};
 use crate::{config::AppendFsync, core::tickets::Ticket};
 
 /// How old the oldest unsynced byte may be before an fsync starts (everysec).
@@ -12,14 +12,28 @@ const SYNC_AFTER_MS: u64 = 500;
 /// Writes end where a page of the page cache does.
 const PAGE_BYTES: usize = 4096;
 
+/// How long the disk is left alone after a write for which it had no room, in nanoseconds.
+const RETRY_NS: u64 = 500_000_000;
+
 /// How old it may be before commits wait for that fsync (everysec).
 const HOLD_AFTER_MS: u64 = 1_000;
+
+/// A write for which the disk had no room. Segments have theirs, but where a file system copies what is written, or keeps
+/// quotas.
+pub(super) struct Stuck {
+    write: Write,
+    errno: i32,
+    /// When it is tried again, in monotonic nanoseconds.
+    retry_ns: u64,
+}
 
 impl Log {
     /// At the begin of a turn: whether its writes may be applied at once depends on the time that has passed.
     pub fn begin_turn(&mut self, now_ms: u64) {
         self.update_hold(now_ms);
         self.is_direct &= !self.is_held;
+        // Whoever waits for it sees it in this turn.
+        self.is_settling &= !self.is_settled();
     }
 
     fn update_hold(&mut self, now_ms: u64) {
@@ -47,7 +61,7 @@ impl Log {
         self.segments.prepare(&mut self.journal, io, clock.monotonic_ns, is_written);
         // In `always` the next write waits for the fsync under way: one block then serves everything that came meanwhile.
         if self.fsync != AppendFsync::Always || self.syncing.is_none() {
-            self.write(io, now_ms);
+            self.write(io, clock.monotonic_ns, now_ms);
         }
         self.start_sync(io, clock.monotonic_ns, now_ms);
         // Writing may have used up a prepared segment.
@@ -57,27 +71,32 @@ impl Log {
     /// After the commits of a turn: what the next turn's writes may do.
     pub fn end_turn(&mut self, now_ms: u64) {
         self.update_hold(now_ms);
-        let room = self.journal.ready_room_bytes();
-        self.refusal = match (self.refusal, self.segments.failure()) {
-            (Some(Refusal::Poisoned(errno)), _) => Some(Refusal::Poisoned(errno)),
-            (_, Some(errno)) if room <= ROOM_RESERVE_BYTES => Some(Refusal::NoSegment(errno)),
-            _ => None,
+        self.room_bytes = self.journal.ready_room_bytes();
+        let failure = self.segments.failure();
+        self.is_short &= failure.is_some();
+        let is_short = self.is_short || self.room_bytes <= ROOM_RESERVE_BYTES;
+        let stuck = self.stuck.as_ref().map(|stuck| stuck.errno);
+        self.refusal = match self.refusal {
+            Some(Refusal::Poisoned(errno)) => Some(Refusal::Poisoned(errno)),
+            _ => stuck.or(failure.filter(|_| is_short)).map(Refusal::NoRoom),
         };
-        self.direct_room_bytes = room.saturating_sub(ROOM_RESERVE_BYTES);
         self.is_direct = self.fsync != AppendFsync::Always
             && self.refusal.is_none()
             && !self.is_held
-            && self.direct_room_bytes > 0
             && self.journal.unwritten_bytes() == 0
             && !self.has_waiting();
+        let bound = if self.is_full { KEPT_BYTES_LOW } else { KEPT_BYTES_MAX };
+        self.is_full = self.kept_bytes() > bound;
     }
 
-    fn write(&mut self, io: &mut impl Io, now_ms: u64) {
-        if self.journal.is_poisoned() {
+    fn write(&mut self, io: &mut impl Io, now_ns: u64, now_ms: u64) {
+        if self.journal.is_poisoned() || self.stuck.as_ref().is_some_and(|stuck| stuck.retry_ns > now_ns) {
             return;
         }
         self.close_block(now_ms);
-        while let Some(mut write) = self.journal.next_write() {
+        let mut stuck = self.stuck.take().map(|stuck| stuck.write);
+        let was_stuck = stuck.is_some();
+        while let Some(mut write) = stuck.take().or_else(|| self.journal.next_write()) {
             let file = self.file_of(write.sequence);
             let len = write.bytes.len();
             // Zeros up to the end of the page, where the next write goes: the kernel need not read what a recycled segment
@@ -88,11 +107,19 @@ impl Log {
             write.bytes.truncate(len);
             match result {
                 Ok(()) => self.journal.written(write, now_ms),
+                Err(errno @ (libc::ENOSPC | libc::EDQUOT)) => {
+                    if !was_stuck {
+                        let error = std::io::Error::from_raw_os_error(errno);
+                        tracing::error!(%error, "the disk has no room for the journal; trying again");
+                    }
+                    self.stuck = Some(Stuck { write, errno, retry_ns: now_ns + RETRY_NS });
+                    return;
+                }
                 Err(errno) => return self.fail("writing", errno),
             }
         }
-        if self.journal.unwritten_bytes() == 0 {
-            self.has_unwritten_applied = false;
+        if was_stuck {
+            tracing::info!("the disk has room for the journal again");
         }
     }
 
@@ -101,9 +128,14 @@ impl Log {
         for prepared in self.prepared.iter_mut().filter(|prepared| prepared.end.is_none()) {
             prepared.end = Some(self.journal.appended_to());
         }
-        if self.has_open_mark {
-            self.has_open_mark = false;
+        if std::mem::take(&mut self.has_open_mark) {
             self.marks_end = self.journal.appended_to();
+        }
+        if std::mem::take(&mut self.wants_open_sync) {
+            self.wants_sync_to = self.journal.appended_to();
+        }
+        if std::mem::take(&mut self.has_open_applied) {
+            self.applied_end = self.journal.appended_to();
         }
         if !self.open.items.is_empty() {
             self.open.end = self.journal.appended_to();
@@ -124,7 +156,8 @@ impl Log {
             AppendFsync::EverySecond => is_old,
             AppendFsync::No => false,
         };
-        if (is_due || self.wants_sync)
+        let is_wanted = self.journal.synced_to() < self.wants_sync_to;
+        if (is_due || is_wanted)
             && let Some(sync) = self.journal.next_sync()
         {
             let file = self.file_of(sync.sequence);
@@ -134,19 +167,22 @@ impl Log {
     }
 
     /// The fsync under way has ended.
-    pub fn synced(&mut self, result: Result<(), i32>, now_ns: u64) {
+    pub fn synced(&mut self, result: Result<(), i32>, now_ns: u64, now_ms: u64) {
         let (sync, began_ns) = self.syncing.take().expect("an fsync ends that was begun");
         match result {
             Ok(()) => {
                 self.report.sync_times.record(now_ns.saturating_sub(began_ns) / 1_000);
                 self.journal.synced(sync);
-                // What is not written yet was perhaps what the sync is wanted for.
-                let is_done =
-                    self.journal.oldest_unsynced_ms().is_none() && self.journal.unwritten_bytes() == 0;
-                self.wants_sync &= !is_done;
+                // What was held back goes on in this turn: nothing else may come.
+                self.update_hold(now_ms);
             }
             Err(errno) => self.fail("syncing", errno),
         }
+    }
+
+    /// A file of a segment that nothing needs was removed, or not.
+    pub fn segment_removed(&mut self, result: Result<(), i32>, now_ns: u64) {
+        self.segments.removed(result, now_ns);
     }
 
     /// A segment was prepared, or not.
@@ -157,10 +193,12 @@ impl Log {
     /// Ends journalling for good.
     fn fail(&mut self, what: &str, errno: i32) {
         let error = std::io::Error::from_raw_os_error(errno);
+        let is_ahead = self.is_ahead();
         self.journal.poison();
         self.refusal = Some(Refusal::Poisoned(errno));
+        self.stuck = None;
         self.is_direct = false;
-        if self.has_unwritten_applied {
+        if is_ahead {
             // Memory is ahead of what was and can be acknowledged; serving reads of it would show writes that the
             // next start knows nothing of.
             tracing::error!(%error, "{what} the journal failed before this turn's replies left: stopping");
@@ -172,6 +210,7 @@ impl Log {
     /// Whether something appended can be written in the next turn, so that the core must not sleep.
     pub fn has_unwritten(&self) -> bool {
         !self.journal.is_poisoned()
+            && self.stuck.is_none()
             && self.journal.unwritten_bytes() > 0
             && self.journal.ready_room_bytes() > 0
             && (self.fsync != AppendFsync::Always || self.syncing.is_none())
@@ -183,16 +222,16 @@ impl Log {
             clock.monotonic_ns + (oldest_ms + SYNC_AFTER_MS).saturating_sub(now_ms).max(1) * 1_000_000
         });
         let sync_ns = sync_ns.filter(|_| self.fsync != AppendFsync::No && !self.journal.is_poisoned());
-        match (sync_ns, self.segments.retry_ns()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let retry_ns = self.stuck.as_ref().map(|stuck| stuck.retry_ns);
+        [sync_ns, self.segments.retry_ns(), retry_ns].into_iter().flatten().min()
     }
 
     /// Makes everything durable before the server ends: true once it is, or cannot be.
     pub fn finish(&mut self) -> bool {
-        self.wants_sync = true;
-        let is_quiet = self.journal.unwritten_bytes() == 0
+        self.wants_open_sync = true;
+        // What there is no room for was never answered: nobody is told of what is not written.
+        let has_no_room = self.stuck.is_some() || self.segments.failure().is_some();
+        let is_quiet = (self.journal.unwritten_bytes() == 0 || has_no_room)
             && self.journal.oldest_unsynced_ms().is_none()
             && self.syncing.is_none();
         is_quiet || self.journal.is_poisoned()

@@ -1,29 +1,31 @@
 //! The files of a core's segments: prepared ahead, removed or used again once nothing in them is needed.
+//!
+//! The first segment's file is there from the start on, with what the journal began with; it only has to get its length.
 
 use std::{collections::VecDeque, path::PathBuf};
 
 use duva_net::io::{File, FileTask, Io};
 use duva_persist::{format::Position, journal::Journal, names};
 
+use super::retired::Retired;
 use crate::core::{persistence_report::PersistenceReport, save, tickets::Ticket};
 
-/// How long the disk is left alone after a segment could not be prepared, in nanoseconds.
+/// How long the disk is left alone after a segment could not be prepared or removed, in nanoseconds.
 const RETRY_NS: u64 = 500_000_000;
-
-/// Files kept to be used again.
-const RECYCLED_MAX: usize = 2;
 
 /// The files of a core's segments.
 pub(super) struct Segments {
     core: usize,
     directory: PathBuf,
     len_bytes: u32,
+    /// The segment whose file is there already.
+    first: Option<u32>,
     /// Those that are open or being prepared, by sequence.
     files: VecDeque<(u32, File)>,
     unused: Vec<File>,
     file_count: u32,
-    /// Files to be used again, oldest first: those that are left join the segments in use without a gap.
-    recycled: VecDeque<PathBuf>,
+    /// Files that nothing needs.
+    retired: Retired,
     /// Bytes of segments of earlier starts.
     earlier_bytes: u64,
     /// Why the last one could not be prepared, and when to try again, in monotonic nanoseconds.
@@ -31,15 +33,23 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    pub(super) fn new(core: usize, directory: PathBuf, len_bytes: u32, earlier_bytes: u64) -> Self {
+    /// `first` is the segment that the journal was begun with.
+    pub(super) fn new(
+        core: usize,
+        directory: PathBuf,
+        len_bytes: u32,
+        first: Option<u32>,
+        earlier_bytes: u64,
+    ) -> Self {
         Self {
             core,
             directory,
             len_bytes,
+            first,
             files: VecDeque::new(),
             unused: Vec::new(),
             file_count: save::FILE_COUNT,
-            recycled: VecDeque::new(),
+            retired: Retired::new(),
             earlier_bytes,
             failure: None,
         }
@@ -60,8 +70,8 @@ impl Segments {
         self.directory.join(names::segment(self.core as u16, sequence))
     }
 
-    /// Asks for the segments that the journal wants; `is_written`: with every byte written, so that each fsync of what
-    /// takes its place is cheap.
+    /// Asks for the segments that the journal wants, and lets a file go that nothing needs; `is_written`: with every byte
+    /// written, so that each fsync of what takes its place is cheap.
     pub(super) fn prepare(&mut self, journal: &mut Journal, io: &mut impl Io, now_ns: u64, is_written: bool) {
         if self.failure.is_some_and(|(_, retry_ns)| retry_ns <= now_ns) {
             let (errno, _) = self.failure.expect("it was just looked at");
@@ -74,15 +84,28 @@ impl Segments {
                 File(self.file_count - 1)
             });
             self.files.push_back((sequence, file));
-            let task = FileTask::Prepare {
-                file,
-                path: self.path(sequence),
-                length_bytes: u64::from(self.len_bytes),
-                recycle: self.recycled.pop_front(),
-                is_written,
+            let path = self.path(sequence);
+            let recycle = if self.first == Some(sequence) {
+                Some(path.clone())
+            } else {
+                self.retired.recycle(sequence)
             };
+            let length_bytes = u64::from(self.len_bytes);
+            let task = FileTask::Prepare { file, path, length_bytes, recycle, is_written };
             io.file_task(Ticket::Segment(sequence).number(), task);
         }
+        if let Some(path) = self.retired.remove(now_ns) {
+            io.file_task(Ticket::Retired.number(), FileTask::Remove { paths: vec![path] });
+        }
+    }
+
+    /// The file that was to be removed is gone, or is not.
+    pub(super) fn removed(&mut self, result: Result<(), i32>, now_ns: u64) {
+        if let Err(errno) = result {
+            let error = std::io::Error::from_raw_os_error(errno);
+            tracing::warn!(core = self.core, %error, "removing a segment that nothing needs failed; trying again");
+        }
+        self.retired.removed(result.is_ok(), now_ns + RETRY_NS);
     }
 
     /// A segment is there, or could not be prepared.
@@ -93,6 +116,7 @@ impl Segments {
         journal: &mut Journal,
         now_ns: u64,
     ) {
+        self.retired.recycled(sequence, result.is_ok());
         match result {
             Ok(()) => {
                 journal.segment_ready(sequence);
@@ -131,7 +155,6 @@ impl Segments {
 
     /// Lets go of segments wholly before `keep_from`.
     pub(super) fn trim(&mut self, journal: &mut Journal, keep_from: Position, io: &mut impl Io) {
-        let mut removed = Vec::new();
         for sequence in journal.trim(keep_from) {
             let path = self.path(sequence);
             if let Some(index) = self.files.iter().position(|&(other, _)| other == sequence)
@@ -140,13 +163,7 @@ impl Segments {
                 io.file_task(Ticket::Ignored.number(), FileTask::Close { file });
                 self.unused.push(file);
             }
-            self.recycled.push_back(path);
-            if self.recycled.len() > RECYCLED_MAX {
-                removed.extend(self.recycled.pop_front());
-            }
-        }
-        if !removed.is_empty() {
-            io.file_task(Ticket::Ignored.number(), FileTask::Remove { paths: removed });
+            self.retired.add(path);
         }
     }
 

@@ -1,25 +1,25 @@
 //! Large entries: journalled in fragments, over several turns.
 //!
 //! Invariants: the fragments say nothing of order; an entry takes its place in the log with the record behind its last
-//! fragment, so that other writes pass it meanwhile. Requests of its connection that must not pass it follow it.
+//! fragment, so that other writes pass it meanwhile, except those that wait for room: it takes its place behind them.
+//! Requests of its connection that must not pass it follow it.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
-use duva_engine::{Settings, command::Handler};
+use duva_engine::{KeyHash, Settings, Shards};
 use duva_net::io::Token;
 use duva_persist::{
-    format::{Kind, record_flag},
+    format::{Fragmented, Kind, record_flag},
     journal::{Fragments, Journal},
-    record::Record,
+    record::{Record, record_room_bytes},
 };
 
 use super::{
-    Log, Proposal, ROOM_RESERVE_BYTES, Refusal,
+    AppendAs, Log, Proposal, ROOM_RESERVE_BYTES, Refusal,
     payload::{self, Selection},
     split,
 };
 use crate::core::{
-    commit::Executor,
     node::Origin,
     request::{OwnedRequest, Request},
 };
@@ -34,24 +34,20 @@ const FRAGMENT_ROOM_BYTES: u64 = FRAGMENT_BYTES_MAX as u64 + 1024;
 const UNWRITTEN_BYTES_MAX: usize = 1 << 20;
 
 /// One entry on its way into the journal in fragments.
-pub(super) struct Part {
+struct Part {
+    /// Which of the stream's writes it is of.
+    write: usize,
     shard: u16,
+    /// Its keys among the stream's.
+    keys: Range<usize>,
     /// `None` once all is said.
     fragments: Option<Fragments>,
     pieces: payload::Pieces,
 }
 
 impl Part {
-    pub(super) fn new(journal: &mut Journal, shard: u16, transaction: Option<u64>) -> Self {
-        let mut fragments = Fragments::begin(journal, shard);
-        if let Some(transaction) = transaction {
-            fragments.push(journal, &transaction.to_le_bytes());
-        }
-        Self { shard, fragments: Some(fragments), pieces: payload::Pieces::default() }
-    }
-
     /// Appends the next fragment; false: it was the last.
-    pub(super) fn append(
+    fn append(
         &mut self,
         journal: &mut Journal,
         scratch: &mut Vec<u8>,
@@ -67,7 +63,7 @@ impl Part {
     }
 
     /// Appends the record that makes an entry of the fragments.
-    pub(super) fn finish(&mut self, journal: &mut Journal, record: &Record) {
+    fn finish(&mut self, journal: &mut Journal, record: &Record) {
         self.fragments.take().expect("a part is finished once").finish(journal, record, &[]);
     }
 
@@ -79,16 +75,19 @@ impl Part {
     }
 }
 
-/// A request whose entries are being journalled in fragments.
+/// Writes, of a client or of a gather, whose entries are being journalled in fragments, as one group.
 pub(in crate::core) struct Stream {
     pub(in crate::core) origin: Origin,
-    pub(in crate::core) handler: Handler,
-    pub(in crate::core) request: Box<OwnedRequest>,
-    /// Requests of the same connection that came later.
+    pub(in crate::core) how: AppendAs,
+    pub(in crate::core) writes: Vec<OwnedRequest>,
+    /// The settings that its entries say.
+    pub(in crate::core) settings: Settings,
+    /// Requests of the same connection that came later, and bytes of them.
     pub(in crate::core) followers: Vec<(Origin, Box<OwnedRequest>)>,
-    /// Its keys by shard.
+    pub(super) follower_bytes: usize,
+    /// The keys of its writes, of each by shard.
     keys: Vec<(u16, u32)>,
-    /// One for each shard, begun one after the other.
+    /// One for each write and shard, begun one after the other.
     parts: Vec<Part>,
     /// How many parts are complete.
     complete: usize,
@@ -100,89 +99,129 @@ impl Stream {
         self.complete == self.parts.len()
     }
 
+    /// The keys of all writes.
+    pub(in crate::core) fn keys(&self) -> Vec<KeyHash> {
+        self.writes.iter().flat_map(|write| write.keys.iter().copied()).collect()
+    }
+
+    /// The room that the records behind the fragments take.
+    pub(in crate::core) fn end_room_bytes(&self) -> u64 {
+        self.parts.len() as u64 * record_room_bytes(size_of::<Fragmented>())
+    }
+
+    /// Keeps a request that must not pass it.
+    fn follow(&mut self, origin: Origin, request: &mut Request<'_>) {
+        let request = Box::new(request.to_owned());
+        self.follower_bytes += request.kept_bytes();
+        self.followers.push((origin, request));
+    }
+
     /// Whether a request of that connection must follow this one.
-    pub(in crate::core) fn is_before(&self, core: usize, token: Token) -> bool {
+    fn is_before(&self, core: usize, token: Token) -> bool {
         matches!(self.origin, Origin::Core { core: other, token: own, .. } if (other, own) == (core, token))
     }
 }
 
-/// The arguments of part `index`.
-fn selection<'a>(keys: &'a [(u16, u32)], parts: &[Part], index: usize) -> Selection<'a> {
-    if parts.len() == 1 {
-        return Selection::All;
-    }
-    let shard = parts[index].shard;
-    let start = keys.partition_point(|&(other, _)| other < shard);
-    let end = keys.partition_point(|&(other, _)| other <= shard);
-    Selection::Keys(&keys[start..end])
-}
-
 impl Log {
-    /// Begins to journal a large request in fragments.
+    /// Begins to journal large writes in fragments. They all have keys.
     pub(in crate::core) fn begin_stream(
         &mut self,
         origin: Origin,
-        handler: Handler,
-        request: &mut Request<'_>,
-        executor: &Executor,
+        how: AppendAs,
+        mut writes: Vec<OwnedRequest>,
+        settings: Settings,
+        shards: &Shards,
     ) {
         let mut keys = Vec::new();
-        split(request, &executor.shards, &mut keys);
         let mut parts: Vec<Part> = Vec::new();
-        for &(shard, _) in &keys {
-            if parts.last().is_none_or(|part| part.shard != shard) {
-                parts.push(Part::new(&mut self.journal, shard, None));
+        let mut own = Vec::new();
+        for (write, request) in writes.iter_mut().enumerate() {
+            split(&request.view(), shards, &mut own);
+            let mut end = keys.len();
+            for part in own.chunk_by(|(shard, _), (other, _)| shard == other) {
+                let shard = part[0].0;
+                let mut fragments = Fragments::begin(&mut self.journal, shard);
+                if let AppendAs::Prepare(transaction) = how {
+                    fragments.push(&mut self.journal, &transaction.to_le_bytes());
+                    self.take_room(record_room_bytes(size_of::<u64>()));
+                }
+                let own = end..end + part.len();
+                end = own.end;
+                let (fragments, pieces) = (Some(fragments), payload::Pieces::default());
+                parts.push(Part { write, shard, keys: own, fragments, pieces });
             }
+            keys.append(&mut own);
         }
         self.streams.push_back(Stream {
             origin: origin.later(),
-            handler,
-            request: Box::new(request.to_owned()),
+            how,
+            writes,
+            settings,
             followers: Vec::new(),
+            follower_bytes: 0,
             keys,
             parts,
             complete: 0,
         });
     }
 
-    /// The stream that a request of that connection must follow.
-    pub(in crate::core) fn stream_before(&mut self, core: usize, token: Token) -> Option<&mut Stream> {
-        self.streams.iter_mut().rev().find(|stream| stream.is_before(core, token))
+    /// Lets a request follow the stream of its connection that it must not pass; false: there is none.
+    pub(in crate::core) fn follow(
+        &mut self,
+        (core, token): (usize, Token),
+        origin: Origin,
+        request: &mut Request<'_>,
+    ) -> bool {
+        let before = self.streams.iter_mut().rev().find(|stream| stream.is_before(core, token));
+        before.map(|stream| stream.follow(origin, request)).is_some()
     }
 
     /// Takes the stream whose turn it is, a fragment further on.
-    pub(in crate::core) fn next_stream_step(&mut self, settings: &Settings) -> Option<Stream> {
+    pub(in crate::core) fn next_stream_step(&mut self) -> Option<Stream> {
         if !self.can_stream() {
             return None;
         }
         let mut stream = self.streams.pop_front()?;
         if !stream.is_complete() {
-            let index = stream.complete;
-            let selection = selection(&stream.keys, &stream.parts, index);
-            let request = stream.request.view();
-            let part = &mut stream.parts[index];
+            let Stream { writes, settings, keys, parts, complete, .. } = &mut stream;
+            let part = &mut parts[*complete];
+            let request = writes[part.write].view();
+            let selection = if part.keys.len() == request.keys.len() {
+                Selection::All
+            } else {
+                Selection::Keys(&keys[part.keys.clone()])
+            };
             let more = part.append(&mut self.journal, &mut self.scratch, &request, selection, settings);
-            stream.complete += usize::from(!more);
+            *complete += usize::from(!more);
+            self.take_room(FRAGMENT_ROOM_BYTES);
         }
         Some(stream)
     }
 
     /// Whether the stream whose turn it is can go on.
     pub(in crate::core) fn can_stream(&self) -> bool {
-        self.streams.front().is_some_and(|stream| stream.is_complete() || self.has_fragment_room())
+        self.streams.front().is_some_and(|stream| {
+            if stream.is_complete() {
+                self.admits(stream.end_room_bytes())
+            } else {
+                self.can_append_fragment()
+            }
+        })
     }
 
     /// Why streams will not be finished.
     pub(in crate::core) fn stream_refusal(&self) -> Option<Refusal> {
-        let failure = self.segments.failure().filter(|_| !self.has_fragment_room());
-        self.refusal.or(failure.map(Refusal::NoSegment))
+        let failure = self.segments.failure().filter(|_| !self.has_room_for_fragment());
+        self.refusal.or(failure.map(Refusal::NoRoom))
     }
 
-    /// Whether one more fragment can be written at once, with room left for what others append: they must not wait until
-    /// segments are prepared for this.
-    fn has_fragment_room(&self) -> bool {
-        self.journal.unwritten_bytes() <= UNWRITTEN_BYTES_MAX
-            && self.journal.ready_room_bytes() >= FRAGMENT_ROOM_BYTES + ROOM_RESERVE_BYTES
+    /// Whether one more fragment can be written at once, with room left for what others append.
+    fn can_append_fragment(&self) -> bool {
+        self.journal.unwritten_bytes() <= UNWRITTEN_BYTES_MAX && self.has_room_for_fragment()
+    }
+
+    fn has_room_for_fragment(&self) -> bool {
+        self.journal.ready_room_bytes() >= FRAGMENT_ROOM_BYTES + ROOM_RESERVE_BYTES
     }
 
     /// Puts a stream back behind the others.
@@ -198,27 +237,25 @@ impl Log {
         streams
     }
 
-    /// Appends the records that make entries of a complete stream, applied at once or waiting.
+    /// Appends the records that make entries of a complete stream, for writes that are applied at once or not yet.
     pub(in crate::core) fn append_stream(
         &mut self,
         stream: &mut Stream,
         proposal: Proposal,
         is_applied: bool,
     ) {
-        if !is_applied {
-            self.begin_waiting(proposal.timestamp_ms);
-        }
+        let kind = match stream.how {
+            AppendAs::Entry => Kind::Entry,
+            AppendAs::Prepare(_) => Kind::Prepare,
+            AppendAs::Finish(_) => panic!("what ends a transaction is short"),
+        };
         let count = stream.parts.len();
         for (index, part) in stream.parts.iter_mut().enumerate() {
             let flags = if index + 1 == count { 0 } else { record_flag::GROUP };
-            let record = self.record(part.shard, Kind::Entry, flags, proposal);
-            self.note_appended(part.shard, record.index, 0, is_applied);
+            let record = self.record(part.shard, kind, flags, proposal);
+            self.note_appended(part.shard, record.index, is_applied);
             part.finish(&mut self.journal, &record);
         }
-        if !is_applied {
-            let mut request = stream.request.view();
-            let (origin, handler) = (stream.origin, stream.handler);
-            self.keep(origin, &mut request, super::What::Write(handler, proposal));
-        }
+        self.take_room(stream.end_room_bytes());
     }
 }

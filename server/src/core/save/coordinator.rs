@@ -5,10 +5,16 @@ use std::{collections::VecDeque, path::PathBuf};
 use duva_engine::rdb;
 use duva_net::io::{FileTask, Io};
 
-use super::{Cut, DUMP_FILE, PIECES_MAX, PartEnd, SaveMessage, Stop, Waiter, output::Output};
+use super::{Cut, DUMP_FILE, PIECES_MAX, PartEnd, SaveMessage, Stop, Waiter, encoder::Piece, output::Output};
 use crate::{
     commands::REDIS_VERSION,
-    core::{batch::Message, locks::TransactionId, node::Node, save_status::SaveStatus, tickets::Ticket},
+    core::{
+        batch::Message,
+        locks::TransactionId,
+        node::Node,
+        save_status::{Outcome, SaveStatus},
+        tickets::Ticket,
+    },
 };
 
 /// Whether anything is to be saved, and who waits for it.
@@ -18,6 +24,8 @@ pub(super) struct Coordinator {
     waiters: Vec<Waiter>,
     /// The server is to stop after a save of its own.
     stop: Option<Stop>,
+    /// Clients that wait for that as well.
+    stop_waiters: Vec<Waiter>,
     /// Up to which index snapshots hold each shard, durably marked.
     covered: Vec<u64>,
 }
@@ -62,17 +70,19 @@ enum Step {
 struct Dump {
     /// `None` until the first turn.
     output: Option<Output>,
-    /// Pieces that are to be written, and which core made them.
-    pieces: VecDeque<(usize, Vec<u8>)>,
+    pieces: Pieces,
     parts: Parts,
     /// Whether all cores have begun their snapshots.
     is_cut: bool,
     is_abandoned: bool,
-    /// Whether the cores know that.
+    /// Whether that is because the server is to stop.
+    is_given_up: bool,
+    /// Whether the cores know that it is abandoned.
     is_abandon_told: bool,
     is_publishing: bool,
-    /// Whether the server stops when it is done.
+    /// Whether the server stops when it is done, unless it is asked not to.
     is_for_stop: bool,
+    is_stop_aborted: bool,
     /// The locks that are kept until then.
     held: Option<TransactionId>,
 }
@@ -89,9 +99,36 @@ impl Parts {
     }
 }
 
+/// Pieces that are to be written, and which core made them.
+#[derive(Default)]
+struct Pieces {
+    queue: VecDeque<(usize, Piece)>,
+    /// The core whose piece ended within an entry: its next one comes next.
+    within: Option<usize>,
+}
+
+impl Pieces {
+    /// The next one of the file, if it is here.
+    fn next(&mut self) -> Option<(usize, Vec<u8>)> {
+        let index = match self.within {
+            Some(within) => self.queue.iter().position(|&(core, _)| core == within)?,
+            None => 0,
+        };
+        let (core, Piece { bytes, goes_on }) = self.queue.remove(index)?;
+        self.within = goes_on.then_some(core);
+        Some((core, bytes))
+    }
+}
+
 impl Coordinator {
     pub(super) fn new(shards: usize) -> Self {
-        Self { run: Run::Idle, waiters: Vec::new(), stop: None, covered: vec![0; shards] }
+        Self {
+            run: Run::Idle,
+            waiters: Vec::new(),
+            stop: None,
+            stop_waiters: Vec::new(),
+            covered: vec![0; shards],
+        }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -114,9 +151,10 @@ impl Node {
             SaveMessage::BeginRewrite => self.begin_rewriting(),
             SaveMessage::Wait(waiter) => self.coordinator().waiters.push(waiter),
             SaveMessage::Stop(stop) => self.ask_stop(stop),
+            SaveMessage::AbortStop(waiter) => self.abort_stop(waiter),
             SaveMessage::Piece(piece) => {
                 if let Some(dump) = self.coordinator().dump() {
-                    dump.pieces.push_back((from, piece));
+                    dump.pieces.queue.push_back((from, piece));
                 }
                 self.saver.has_work = true;
             }
@@ -171,20 +209,18 @@ impl Node {
 
     fn ask_stop(&mut self, stop: Stop) {
         let coordinator = self.coordinator();
+        coordinator.stop_waiters.extend(stop.waiter);
         if let Some(before) = &mut coordinator.stop {
             before.is_forced |= stop.is_forced;
-            if before.waiter.is_none() {
-                before.waiter = stop.waiter;
-            } else if let Some(waiter) = stop.waiter {
-                coordinator.waiters.push(waiter);
-            }
             return;
         }
         coordinator.stop = Some(stop);
         // What it would save is not all that there is to save by now.
         match &mut coordinator.run {
             Run::Idle => self.begin_next(),
-            Run::Save(dump) => dump.is_abandoned = true,
+            // What is about to be published takes no time any more.
+            Run::Save(dump) if dump.is_publishing => {}
+            Run::Save(dump) => (dump.is_abandoned, dump.is_given_up) = (true, true),
             Run::Rewrite(rewriting) => {
                 if !std::mem::replace(&mut rewriting.is_abandoned, true) {
                     self.tell_all(|| SaveMessage::Abandon);
@@ -192,6 +228,28 @@ impl Node {
             }
         }
         self.saver.has_work = true;
+    }
+
+    /// A client wants the server not to stop after all.
+    fn abort_stop(&mut self, waiter: Waiter) {
+        let coordinator = self.coordinator();
+        let is_stopping = coordinator.stop.take().is_some();
+        if is_stopping && let Some(dump) = coordinator.dump().filter(|dump| dump.is_for_stop) {
+            dump.is_stop_aborted = true;
+            dump.is_abandoned |= !dump.is_publishing;
+            self.saver.has_work = true;
+        }
+        let reply = if is_stopping { "+OK\r\n" } else { "-ERR No shutdown in progress.\r\n" };
+        self.refuse_stop();
+        self.tell(waiter.core, SaveMessage::Answer(waiter, reply));
+    }
+
+    /// Tells those who asked for a stop that there will be none.
+    fn refuse_stop(&mut self) {
+        for waiter in std::mem::take(&mut self.coordinator().stop_waiters) {
+            let reply = "-ERR Errors trying to SHUTDOWN. Check logs.\r\n";
+            self.tell(waiter.core, SaveMessage::Answer(waiter, reply));
+        }
     }
 
     /// About once a second: begins what is due.
@@ -298,16 +356,18 @@ impl Node {
         let is_for_stop = coordinator.stop.is_some();
         coordinator.run = Run::Save(Box::new(Dump {
             output: None,
-            pieces: VecDeque::new(),
+            pieces: Pieces::default(),
             parts,
             is_cut: false,
             is_abandoned: false,
+            is_given_up: false,
             is_abandon_told: false,
             is_publishing: false,
             is_for_stop,
+            is_stop_aborted: false,
             held: None,
         }));
-        self.begin_cut(Cut { keeps_locks: is_for_stop });
+        self.begin_cut(Cut::Dump { keeps_locks: is_for_stop });
         self.saver.has_work = true;
         tracing::info!(path = %self.dump_path().display(), "saving a snapshot");
     }
@@ -344,26 +404,21 @@ impl Node {
         }
         if dump.is_abandoned {
             output.discard(io);
-            dump.pieces.drain(..).for_each(|(core, piece)| give_back(core, piece));
+            dump.pieces.queue.drain(..).for_each(|(core, piece)| give_back(core, piece.bytes));
             if dump.is_cut && !dump.is_abandon_told {
                 dump.is_abandon_told = true;
                 self.tell_all(|| SaveMessage::Abandon);
-            } else if dump.is_cut
-                && dump.parts.waiting == 0
-                && (output.is_discarded() || output.is_published())
-            {
+            } else if dump.is_cut && dump.parts.waiting == 0 && output.is_discarded() {
                 self.end_dump(false);
             }
             return;
         }
-        // Each piece costs its checksum: one a turn.
-        if output.appends() < PIECES_MAX * *cores + 1
-            && let Some((core, piece)) = dump.pieces.pop_front()
+        while output.appends() < PIECES_MAX * *cores + 1
+            && let Some((core, piece)) = dump.pieces.next()
         {
             output.append(io, piece, Some(core));
         }
-        saver.has_work |= !dump.pieces.is_empty();
-        if dump.is_cut && dump.parts.waiting == 0 && dump.pieces.is_empty() {
+        if dump.is_cut && dump.parts.waiting == 0 && dump.pieces.queue.is_empty() {
             if !std::mem::replace(&mut dump.is_publishing, true) {
                 output.publish(io, Vec::new());
             } else if output.is_published() {
@@ -394,8 +449,20 @@ impl Node {
         let coordinator = self.coordinator();
         let Run::Save(dump) = std::mem::replace(&mut coordinator.run, Run::Idle) else { return };
         let waiters = std::mem::take(&mut coordinator.waiters);
-        self.shared.save_status().save_finished(is_ok, dump.parts.bytes_peak, self.executor.now_ms);
-        self.shared.saving.set_failed(!is_ok);
+        // As in Redis, what clients wait for fails for them alone, and what is given up because the server is to stop has not
+        // failed: only saves in the background can keep everybody from writing.
+        let is_in_background = waiters.is_empty() && !dump.is_for_stop;
+        let outcome = match is_ok {
+            true => Outcome::Done,
+            false if is_in_background && !dump.is_given_up => Outcome::Failed,
+            false => Outcome::GivenUp,
+        };
+        self.shared.save_status().save_finished(outcome, dump.parts.bytes_peak, self.executor.now_ms);
+        match outcome {
+            Outcome::Done => self.shared.saving.set_failed(false),
+            Outcome::Failed => self.shared.saving.set_failed(true),
+            Outcome::GivenUp => {}
+        }
         let path = self.dump_path();
         if is_ok {
             let bytes = dump.output.as_ref().map_or(0, Output::bytes);
@@ -411,22 +478,23 @@ impl Node {
             self.tell(waiter.core, SaveMessage::Answer(waiter, reply));
         }
         if dump.is_for_stop {
-            self.end_stop(is_ok, dump.held);
+            self.end_stop(is_ok, dump.is_stop_aborted, dump.held);
         }
         self.begin_next();
     }
 
     /// The save before the stop is over.
-    fn end_stop(&mut self, is_ok: bool, held: Option<TransactionId>) {
-        let stop = self.coordinator().stop.take().expect("it asked for the save");
-        if is_ok || stop.is_forced {
-            self.shared.stop();
-            return;
-        }
-        tracing::error!("not stopping: the snapshot could not be saved");
-        if let Some(waiter) = stop.waiter {
-            let reply = "-ERR Errors trying to SHUTDOWN. Check logs.\r\n";
-            self.tell(waiter.core, SaveMessage::Answer(waiter, reply));
+    fn end_stop(&mut self, is_ok: bool, is_aborted: bool, held: Option<TransactionId>) {
+        if is_aborted {
+            tracing::info!("not stopping: a client asked for that");
+        } else {
+            let stop = self.coordinator().stop.take().expect("it asked for the save");
+            if is_ok || stop.is_forced {
+                self.shared.stop();
+                return;
+            }
+            tracing::error!("not stopping: the snapshot could not be saved");
+            self.refuse_stop();
         }
         for core in 0..self.cores {
             let held = held.expect("a cut before a stop keeps its locks");
@@ -449,4 +517,37 @@ fn header(now_ms: u64) -> Vec<u8> {
         ],
     );
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_one_entry_follow_one_another() {
+        let mut pieces = Pieces::default();
+        let mut expected = Vec::new();
+        for (core, text, goes_on) in [
+            (0, "a", false),
+            (1, "b1", true),
+            (0, "c", false),
+            (2, "d1", true),
+            (1, "b2", true),
+            (2, "d2", false),
+        ] {
+            pieces.queue.push_back((core, Piece { bytes: text.into(), goes_on }));
+        }
+        let mut next = |pieces: &mut Pieces| {
+            let next = pieces.next();
+            expected.extend(
+                next.iter().map(|(core, bytes)| (*core, String::from_utf8_lossy(bytes).into_owned())),
+            );
+            next.is_some()
+        };
+        while next(&mut pieces) {}
+        pieces.queue.push_back((1, Piece { bytes: b"b3".to_vec(), goes_on: false }));
+        while next(&mut pieces) {}
+        let order = [(0, "a"), (1, "b1"), (1, "b2"), (1, "b3"), (0, "c"), (2, "d1"), (2, "d2")];
+        assert_eq!(expected, order.map(|(core, text)| (core, text.to_owned())));
+    }
 }

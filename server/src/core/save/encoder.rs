@@ -1,28 +1,26 @@
 //! A shard's snapshot as pieces of an RDB file, a budget at a time.
 //!
 //! Invariant: a piece is whole entries behind the number of their database, so that pieces of different shards may follow
-//! one another in any order.
+//! one another in any order; but a large value may go on in the shard's next pieces, and those belong together.
 
 use duva_engine::{
-    Saved, Shard, Value,
+    Saved, SavedEntry, Shard, Value,
     rdb::{self, RdbOptions},
 };
 
-/// A piece with so many bytes is handed on. One may be longer by a table's small entries, or by one value.
+/// A piece with so many bytes is handed on. One may be longer by a table's small entries, or by one entry or part of one.
 pub(super) const PIECE_BYTES: usize = 64 << 10;
 
-/// The walk's own budget, after which the encoder's is asked: it looks at one table, and emits 4 KiB of values from it.
+/// The walk's own budget, after which the encoder's is asked: it looks at one table, and emits 4 KiB of keys and values from
+/// it.
 const WALK_ENTRIES: usize = 1;
 
-/// What a step may cost, in bytes of values: about 50 microseconds of small entries, compressed.
+/// What a step may cost, in bytes of keys and values: about 50 microseconds of small entries, compressed.
 const STEP_COST: usize = 32 << 10;
 
-/// What one entry costs beside its value, and a table beside its entries.
+/// What one entry costs beside its bytes, and a table beside its entries.
 const ENTRY_COST: usize = 64;
 const TABLE_COST: usize = 64;
-
-/// Longer values are not compressed: it would take longer than anything else in a turn.
-const COMPRESSED_BYTES_MAX: usize = 256 << 10;
 
 /// Writes the entries of shards, one shard after the other.
 pub(super) struct Encoder {
@@ -30,20 +28,35 @@ pub(super) struct Encoder {
     /// Whose entries the piece goes on with.
     database: Option<u8>,
     piece: Vec<u8>,
-    /// Entries written so far.
+    /// Bytes of the last entry's value that are still to come.
+    rest_bytes: usize,
+    /// Entries begun so far.
     pub(super) entries: u64,
+}
+
+/// A piece of a file.
+#[derive(Default)]
+pub struct Piece {
+    pub(super) bytes: Vec<u8>,
+    /// Whether its last entry goes on in the next piece of its shard.
+    pub(super) goes_on: bool,
 }
 
 impl Encoder {
     pub(super) fn new(options: RdbOptions) -> Self {
-        Self { options, database: None, piece: Vec::new(), entries: 0 }
+        Self { options, database: None, piece: Vec::new(), rest_bytes: 0, entries: 0 }
+    }
+
+    /// Whether the next step has to be the same shard's: an entry of it goes on.
+    pub(super) fn is_within_entry(&self) -> bool {
+        self.rest_bytes > 0
     }
 
     /// Goes on with `shard`'s snapshot for one budget; true: it is over.
     pub(super) fn step(&mut self, shard: &mut Shard) -> bool {
         let mut cost = 0;
         loop {
-            let is_over = shard.snapshot_step(WALK_ENTRIES, |saved| cost += self.write(&saved));
+            let is_over = shard.snapshot_step(WALK_ENTRIES, |saved| cost += self.write(saved));
             cost += TABLE_COST;
             if is_over || cost >= STEP_COST || self.is_full() {
                 return is_over;
@@ -62,23 +75,30 @@ impl Encoder {
     }
 
     /// Takes the piece, and begins the next one in `spare`.
-    pub(super) fn take(&mut self, spare: Vec<u8>) -> Vec<u8> {
+    pub(super) fn take(&mut self, spare: Vec<u8>) -> Piece {
         self.database = None;
-        std::mem::replace(&mut self.piece, spare)
+        Piece { bytes: std::mem::replace(&mut self.piece, spare), goes_on: self.is_within_entry() }
     }
 
-    /// Writes an entry; returns what it cost.
-    fn write(&mut self, saved: &Saved<'_>) -> usize {
-        if self.database != Some(saved.database) {
-            self.database = Some(saved.database);
-            rdb::write_select(&mut self.piece, saved.database);
+    /// Writes an entry, or a part of one; returns what it cost.
+    fn write(&mut self, saved: Saved<'_>) -> usize {
+        let entry = match saved {
+            Saved::Entry(entry) => entry,
+            Saved::Part(bytes) => {
+                self.rest_bytes -= bytes.len();
+                self.piece.extend_from_slice(bytes);
+                return bytes.len();
+            }
+        };
+        if self.database != Some(entry.database) {
+            self.database = Some(entry.database);
+            rdb::write_select(&mut self.piece, entry.database);
         }
-        let Value::String(value) = saved.value;
-        let compress = self.options.compress && value.len() <= COMPRESSED_BYTES_MAX;
-        let options = RdbOptions { compress };
-        rdb::write_entry(&mut self.piece, saved.key, saved.value, saved.deadline_ms, options);
+        rdb::write_saved(&mut self.piece, &entry, self.options);
+        let SavedEntry { key, value: Value::String(value), rest_bytes, .. } = entry;
+        self.rest_bytes = rest_bytes;
         self.entries += 1;
-        ENTRY_COST + value.len()
+        ENTRY_COST + key.len() + value.len()
     }
 }
 
@@ -95,6 +115,9 @@ mod tests {
     };
 
     use super::*;
+
+    /// More than is emitted at once.
+    const LARGE_BYTES: usize = 700 << 10;
 
     /// Entries as a reader finds them: database, key and value.
     #[derive(Default)]
@@ -126,19 +149,22 @@ mod tests {
         let mut expected = Vec::new();
         for number in 0..20_000_u32 {
             let (database, name) = ((number % 3) as u8, format!("key:{number}").into_bytes());
-            let value =
-                vec![b'v'; if number == 777 { COMPRESSED_BYTES_MAX + 1 } else { number as usize % 90 }];
+            let value = vec![b'v'; if number % 6_000 == 777 { LARGE_BYTES } else { number as usize % 90 }];
             let key = hasher.key(&name);
             shards.of(key.slot).set_string(database, &name, key, &value, Deadline::Clear, 1);
             expected.push((database, name, value));
         }
-        shards.iter_mut().for_each(Shard::begin_snapshot);
+        for shard in shards.iter_mut() {
+            shard.begin_snapshot(u64::MAX);
+        }
         let mut encoder = Encoder::new(RdbOptions { compress: true });
-        let mut pieces: Vec<Vec<u8>> = Vec::new();
+        let mut pieces: Vec<Piece> = Vec::new();
         let mut unfinished: Vec<u16> = shards.iter().map(|shard| shard.slots().start).collect();
-        let mut steps = 0;
+        let (mut steps, mut index) = (0, 0);
         while !unfinished.is_empty() {
-            let index = steps % unfinished.len();
+            if !encoder.is_within_entry() {
+                index = steps % unfinished.len();
+            }
             let before = encoder.entries;
             if encoder.step(shards.of(unfinished[index])) {
                 unfinished.swap_remove(index);
@@ -150,13 +176,14 @@ mod tests {
                 pieces.push(encoder.take(Vec::new()));
             }
         }
-        assert!(pieces.len() > 5 && steps > 20, "{} pieces in {steps} steps", pieces.len());
-        let small = pieces.iter().filter(|piece| piece.len() < 3 * PIECE_BYTES).count();
-        assert_eq!(small, pieces.len() - 1, "all but the one with the long value");
+        assert!(pieces.len() > 25 && steps > 40, "{} pieces in {steps} steps", pieces.len());
+        assert!(pieces.iter().all(|piece| piece.bytes.len() < 4 * PIECE_BYTES));
         let mut file = Vec::new();
         rdb::write_header(&mut file, &[]);
-        // They say themselves whose entries they hold.
-        pieces.iter().rev().for_each(|piece| file.extend_from_slice(piece));
+        // They say themselves whose entries they hold, but those that share an entry belong together.
+        let whole: Vec<&[Piece]> = pieces.chunk_by(|piece, _| piece.goes_on).collect();
+        assert!(whole.len() < pieces.len() - 3 * 3);
+        whole.into_iter().rev().flatten().for_each(|piece| file.extend_from_slice(&piece.bytes));
         rdb::write_end(&mut file);
         file.extend_from_slice(&[0; 8]);
         let (mut reader, mut found) = (Reader::new(), Found::default());

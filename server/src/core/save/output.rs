@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, path::PathBuf};
 
 use duva_engine::rdb::{self, Checksum};
-use duva_net::io::{File, FileTask, Io};
+use duva_net::io::{Digest, File, FileTask, Io};
 
 use crate::core::tickets::Ticket;
 
@@ -18,10 +18,12 @@ pub(super) struct Output {
     file: File,
     temporary: PathBuf,
     path: PathBuf,
-    checksum: Option<Checksum>,
+    has_checksum: bool,
     given: VecDeque<Given>,
-    /// Appends under way.
+    /// Appends under way, and the memory of what they append.
     appends: usize,
+    append_bytes: usize,
+    /// Bytes of the file.
     bytes: u64,
     is_published: bool,
     is_discarded: bool,
@@ -32,10 +34,24 @@ pub(super) struct Output {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Given {
     Create,
-    /// Of a piece that this core made; of the file's own, none did.
-    Append(Option<usize>),
+    /// Of a piece that this core made, if one did, with so much memory.
+    Append(Option<usize>, usize),
     Publish,
     Discard,
+}
+
+/// RDB's checksum, which the storage thread computes.
+#[derive(Debug)]
+struct RdbDigest(Checksum);
+
+impl Digest for RdbDigest {
+    fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn value(&self) -> [u8; 8] {
+        self.0.value().to_le_bytes()
+    }
 }
 
 /// What could not be done, and why.
@@ -66,15 +82,17 @@ impl Output {
             file,
             temporary,
             path,
-            checksum: has_checksum.then(Checksum::new),
+            has_checksum,
             given: VecDeque::new(),
             appends: 0,
+            append_bytes: 0,
             bytes: 0,
             is_published: false,
             is_discarded: false,
             failure: None,
         };
-        let task = FileTask::Create { file, path: this.temporary.clone() };
+        let digest = has_checksum.then(|| -> Box<dyn Digest> { Box::new(RdbDigest(Checksum::new())) });
+        let task = FileTask::Create { file, path: this.temporary.clone(), digest };
         this.give(io, Given::Create, task);
         this
     }
@@ -94,6 +112,11 @@ impl Output {
         self.appends
     }
 
+    /// Memory of what they append, in bytes.
+    pub(super) fn append_bytes(&self) -> usize {
+        self.append_bytes
+    }
+
     /// Why it cannot be published.
     pub(super) fn failure(&self) -> Option<Failure> {
         self.failure
@@ -111,23 +134,22 @@ impl Output {
 
     /// Adds a piece, whose buffer is to go back to core `maker`.
     pub(super) fn append(&mut self, io: &mut impl Io, piece: Vec<u8>, maker: Option<usize>) {
-        if let Some(checksum) = &mut self.checksum {
-            checksum.update(&piece);
-        }
+        let memory_bytes = piece.capacity();
         self.bytes += piece.len() as u64;
         self.appends += 1;
+        self.append_bytes += memory_bytes;
         let task = FileTask::Append { file: self.file, bytes: piece };
-        self.give(io, Given::Append(maker), task);
+        self.give(io, Given::Append(maker, memory_bytes), task);
     }
 
     /// Ends the file with what is left in `piece`, and publishes it.
     pub(super) fn publish(&mut self, io: &mut impl Io, mut piece: Vec<u8>) {
         rdb::write_end(&mut piece);
-        let checksum = self.checksum.take().map_or(0, |mut checksum| {
-            checksum.update(&piece);
-            checksum.value()
-        });
-        piece.extend_from_slice(&checksum.to_le_bytes());
+        if self.has_checksum {
+            self.bytes += size_of::<u64>() as u64;
+        } else {
+            piece.extend_from_slice(&0_u64.to_le_bytes());
+        }
         self.append(io, piece, None);
         let task = FileTask::Publish { file: self.file, from: self.temporary.clone(), to: self.path.clone() };
         self.give(io, Given::Publish, task);
@@ -157,7 +179,7 @@ impl Output {
         let given = self.given.pop_front().expect("a task is answered that was given");
         let what = match given {
             Given::Create => "creating a snapshot",
-            Given::Append(_) => "writing a snapshot",
+            Given::Append(..) => "writing a snapshot",
             Given::Publish => "publishing a snapshot",
             Given::Discard => "removing an unfinished snapshot",
         };
@@ -167,8 +189,9 @@ impl Output {
                 self.failure.get_or_insert(Failure { what, errno });
             }
         }
-        let Given::Append(maker) = given else { return None };
+        let Given::Append(maker, memory_bytes) = given else { return None };
         self.appends -= 1;
+        self.append_bytes -= memory_bytes;
         buffer.shrink_to(KEPT_BYTES_MAX);
         maker.map(|maker| (maker, buffer))
     }

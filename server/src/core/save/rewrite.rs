@@ -1,14 +1,18 @@
 //! A core's part of a rewrite: a snapshot file for each changed shard, then the journal before it goes.
 //!
-//! A shard's snapshot holds the shard up to the index that was applied last when it began. What is prepared by then of a
-//! transaction that goes on stays in the journal: that is kept from before the first such part.
+//! A shard's snapshot holds the shard up to the index that was applied last when it began. Invariants:
+//!
+//! - **Nothing prepared is below it**, of which the journal does not say yet what becomes of it: of what a snapshot covers a
+//!   start asks no other journal. So a shard waits until none of it is prepared. When transactions follow one another
+//!   so closely that such a moment does not come, the core makes one by taking all of its locks.
+//! - What transactions that go on have said stays in the journal: that is kept from before the first such part.
 
-use duva_engine::{DATABASE_COUNT, Shards};
+use duva_engine::DATABASE_COUNT;
 use duva_net::io::{FileTask, Io};
 use duva_persist::{format::Position, names};
 
 use super::{
-    PIECES_MAX, Part, SNAPSHOT_FILE, SaveMessage, ShardSnapshot,
+    Cut, PIECES_MAX, Part, SNAPSHOT_FILE, SaveMessage, ShardSnapshot,
     encoder::{self, Encoder},
     output::Output,
 };
@@ -17,11 +21,18 @@ use crate::{
     storage::{SnapshotHeader, snapshot_header},
 };
 
+/// How long shards wait for a moment at which nothing of one of them is prepared.
+const PREPARED_WAIT_MS: u64 = 200;
+
 /// One core's part of a rewrite.
 pub(super) struct Rewrite {
     phase: Phase,
-    /// Shards that are not begun, by number; the last is next.
+    /// Shards that are not begun, by number; the last is next, unless something of it is prepared.
     shards: Vec<u16>,
+    /// Since when all of them wait because something of each is prepared.
+    waits_since_ms: Option<u64>,
+    /// Whether all locks of the core are asked for.
+    is_locking: bool,
     current: Option<Current>,
     /// Everything before this is covered by snapshots that begin now or later.
     keep_from: Position,
@@ -71,10 +82,10 @@ impl Rewrite {
         self.entries + self.current.as_ref().map_or(0, |current| current.encoder.entries)
     }
 
-    /// Memory of what changes have forced out, and of the piece.
-    pub(super) fn memory(&mut self, shards: &mut Shards) -> (usize, usize) {
-        self.current.as_mut().map_or((0, 0), |current| {
-            (shards.of(current.slot).saved_early_bytes(), current.encoder.piece().capacity())
+    /// Memory of the pieces, in bytes.
+    pub(super) fn piece_bytes(&mut self) -> usize {
+        self.current.as_mut().map_or(0, |current| {
+            current.encoder.piece().capacity() + current.output.as_ref().map_or(0, Output::append_bytes)
         })
     }
 
@@ -98,10 +109,9 @@ impl Node {
         let is_changed = |&number: &usize| log.applied(number) != saver.snapshots[number].index;
         let mut shards: Vec<u16> = numbers.filter(is_changed).map(|number| number as u16).collect();
         shards.reverse();
-        if !shards.is_empty() {
-            // So that all of what is there now can go.
-            log.roll(executor.now_ms);
-        }
+        // So that all of what is there now can go; and so that this start's own journal is there, whatever there is in it,
+        // before those of earlier ones go.
+        log.roll(executor.now_ms);
         let keys = shards.iter().map(|&number| {
             let slot = executor.shards.slots_of(usize::from(number)).start;
             let shard = executor.shards.get(slot).expect("it is one of this core's");
@@ -111,13 +121,15 @@ impl Node {
         saver.part = Some(Part::Rewrite(Rewrite {
             phase: Phase::Saving,
             shards,
+            waits_since_ms: None,
+            is_locking: false,
             current: None,
             keep_from: log.applied_to(),
             is_abandoned: false,
             entries: 0,
         }));
         saver.has_work = true;
-        self.set_gate();
+        self.close_gate();
     }
 
     /// The end of each phase is waited for by all cores.
@@ -145,14 +157,14 @@ impl Node {
                 self.abandon_shard(io);
             }
             Phase::Saving if rewrite.current.is_some() => self.run_shard(io),
-            Phase::Saving => match rewrite.shards.pop() {
-                Some(shard) => self.begin_shard(shard),
-                None => {
-                    // One fsync for all marks. Its end makes a turn.
-                    log.settle();
-                    rewrite.phase = Phase::Marking;
-                }
-            },
+            // Locks that were asked for come first: later they would be nobody's. Their coming makes a turn.
+            Phase::Saving if rewrite.shards.is_empty() && rewrite.is_locking => {}
+            Phase::Saving if rewrite.shards.is_empty() => {
+                // One fsync for all marks. Its end makes a turn.
+                log.settle();
+                rewrite.phase = Phase::Marking;
+            }
+            Phase::Saving => self.begin_next_shard(),
             Phase::Marking | Phase::Settling if is_lost => {
                 rewrite.is_abandoned = true;
                 self.end_phase(false);
@@ -169,21 +181,45 @@ impl Node {
         self.tell(0, SaveMessage::StepDone(is_ok));
     }
 
+    /// Begins with the next shard of which nothing is prepared. The end of a transaction makes a turn.
+    fn begin_next_shard(&mut self) {
+        let Self { saver, log: Some(log), executor, .. } = self else { return };
+        let Some(Part::Rewrite(rewrite)) = &mut saver.part else { return };
+        let is_free = |&number: &u16| !log.has_prepared(&executor.shards, usize::from(number));
+        if let Some(index) = rewrite.shards.iter().rposition(is_free) {
+            rewrite.waits_since_ms = None;
+            let shard = rewrite.shards.remove(index);
+            return self.begin_shard(shard);
+        }
+        let since_ms = *rewrite.waits_since_ms.get_or_insert(executor.now_ms);
+        if executor.now_ms >= since_ms + PREPARED_WAIT_MS && !std::mem::replace(&mut rewrite.is_locking, true)
+        {
+            self.begin_cut(Cut::Shard);
+        }
+    }
+
+    /// Under all locks of this core: so nothing is prepared.
+    pub(super) fn rewrite_is_cut(&mut self) {
+        let Some(Part::Rewrite(rewrite)) = &mut self.saver.part else {
+            panic!("a rewrite waits for its cut")
+        };
+        rewrite.is_locking = false;
+        self.saver.has_work = true;
+        if !rewrite.is_abandoned && rewrite.current.is_none() && !rewrite.shards.is_empty() {
+            self.begin_next_shard();
+        }
+    }
+
     fn begin_shard(&mut self, number: u16) {
         let options = self.rdb_options();
         let Self { saver, log: Some(log), executor, .. } = self else { return };
         let Some(Part::Rewrite(rewrite)) = &mut saver.part else { return };
         let index = log.applied(usize::from(number));
         let slot = executor.shards.slots_of(usize::from(number)).start;
-        let shard = executor.shards.of(slot);
-        shard.begin_snapshot();
-        let header = SnapshotHeader {
-            shard: number,
-            index,
-            term: log.last_term(number),
-            time_ms: shard.time_ms(),
-            node: saver.node,
-        };
+        // Entries behind that index may be older than shard time is by now.
+        let time_ms = executor.shards.of(slot).begin_snapshot(log.visible_ms(executor.now_ms));
+        let header =
+            SnapshotHeader { shard: number, index, term: log.last_term(number), time_ms, node: saver.node };
         let mut encoder = Encoder::new(options);
         snapshot_header(encoder.piece(), &header);
         rewrite.current = Some(Current {
@@ -218,13 +254,15 @@ impl Node {
             return;
         }
         if !current.is_walked && !current.encoder.is_full() {
-            current.is_walked = current.encoder.step(executor.shards.of(current.slot));
+            let shard = executor.shards.of(current.slot);
+            current.is_walked = current.encoder.step(shard);
+            executor.has_garbage |= shard.has_garbage();
         }
         let has_room = output.appends() < PIECES_MAX;
         if current.encoder.is_full() {
             if has_room {
                 let spare = saver.spare.pop().unwrap_or_default();
-                output.append(io, current.encoder.take(spare), Some(*core));
+                output.append(io, current.encoder.take(spare).bytes, Some(*core));
                 saver.has_work = true;
             }
         } else if !current.is_walked {
@@ -234,7 +272,7 @@ impl Node {
             log.settle();
         } else if has_room && !current.is_publishing && log.is_settled() {
             current.is_publishing = true;
-            output.publish(io, current.encoder.take(Vec::new()));
+            output.publish(io, current.encoder.take(Vec::new()).bytes);
         } else if output.is_published() {
             self.finish_shard();
         }
@@ -280,7 +318,13 @@ impl Node {
     fn abandon_shard(&mut self, io: &mut impl Io) {
         let Self { saver, executor, .. } = self;
         let Some(Part::Rewrite(rewrite)) = &mut saver.part else { return };
-        let Some(current) = &mut rewrite.current else { return self.end_phase(false) };
+        let Some(current) = &mut rewrite.current else {
+            // The locks that were asked for are given back first.
+            if !rewrite.is_locking {
+                self.end_phase(false);
+            }
+            return;
+        };
         if !current.is_walked {
             let shard = executor.shards.of(current.slot);
             shard.abandon_snapshot();
