@@ -27,15 +27,15 @@ sim seeds="1000" first="0":
 fuzz seconds="60": (fuzz-target "net" "resp" seconds)
 
 # Fuzz the reader of RDB streams.
-fuzz-rdb seconds="60": (fuzz-target "engine" "rdb" seconds)
+fuzz-rdb seconds="60": (fuzz-target "engine" "rdb" seconds "40000")
 
 # Fuzz the reader of RESTORE's payloads.
-fuzz-restore seconds="60": (fuzz-target "engine" "restore" seconds)
+fuzz-restore seconds="60": (fuzz-target "engine" "restore" seconds "40000")
 
-# Fuzz one of a crate's targets, by the name of its file in the crate's fuzz/fuzz_targets.
-fuzz-target crate target seconds="60":
+# Fuzz one of a crate's targets, by the name of its file in the crate's fuzz/fuzz_targets, with inputs of so many bytes at most.
+fuzz-target crate target seconds="60" bytes="512":
     mkdir -p target/fuzz-corpus/{{crate}}-{{target}}
-    cd {{crate}} && cargo +nightly fuzz run {{target}} ../target/fuzz-corpus/{{crate}}-{{target}} fuzz/corpus/{{target}} -- -max_len=512 -max_total_time={{seconds}}
+    cd {{crate}} && cargo +nightly fuzz run {{target}} ../target/fuzz-corpus/{{crate}}-{{target}} fuzz/corpus/{{target}} -- -max_len={{bytes}} -max_total_time={{seconds}}
 
 # Micro-benchmarks.
 bench *arguments:

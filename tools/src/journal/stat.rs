@@ -21,7 +21,8 @@ struct Tally {
 impl Tally {
     fn add(&mut self, bytes: u64) {
         self.records += 1;
-        self.bytes += bytes;
+        // A damaged or crafted record may announce any length.
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 }
 
@@ -201,4 +202,16 @@ fn print_table<K: Display>(
         writeln!(out, "{:<28} {:>12} {:>16}", name.to_string(), tally.records, tally.bytes)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announced_lengths_beyond_all_bounds_are_counted_up_to_the_bound() {
+        let mut tally = Tally::default();
+        [5, u64::MAX, u64::MAX].into_iter().for_each(|bytes| tally.add(bytes));
+        assert_eq!((tally.records, tally.bytes), (3, u64::MAX));
+    }
 }

@@ -5,7 +5,8 @@
 //! killed server leaves what the kernel shows. A power loss leaves what is durable, and of the rest any part: of
 //! contents any sectors, whole or torn; of changes of names the first few.
 //!
-//! A core's tasks take effect one after the other, when they complete. A crash may find one half done.
+//! A core's tasks take effect when they complete, in two orders that know nothing of one another, as the real threads. A crash
+//! may find one of each half done.
 //!
 //! A core that uses a number that is not open breaks a real ring's rules; that is asserted.
 
@@ -89,9 +90,10 @@ struct Sync {
 pub(crate) struct CoreFiles {
     /// What the core may use, by number.
     open: BTreeMap<u32, Shared>,
-    /// What its storage thread has open, by number.
+    /// What its storage threads have open, by number.
     stored: BTreeMap<u32, Stored>,
-    tasks: VecDeque<Task>,
+    /// What they have to do: segments are prepared, and files are written.
+    tasks: [VecDeque<Task>; 2],
     syncs: Vec<Sync>,
 }
 
@@ -101,8 +103,9 @@ impl CoreFiles {
         if let Some(file) = task.closes() {
             self.open.remove(&file.0);
         }
-        let end_ns = self.tasks.back().map_or(end_ns, |last| last.end_ns.max(end_ns));
-        self.tasks.push_back(Task { ticket, end_ns, task });
+        let tasks = &mut self.tasks[usize::from(task.is_output())];
+        let end_ns = tasks.back().map_or(end_ns, |last| last.end_ns.max(end_ns));
+        tasks.push_back(Task { ticket, end_ns, task });
     }
 
     /// Writes at once.
@@ -138,20 +141,18 @@ impl CoreFiles {
 
     /// Whether nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.tasks.is_empty() && self.syncs.is_empty()
+        self.tasks.iter().all(VecDeque::is_empty) && self.syncs.is_empty()
     }
 
     /// When something next ends.
     pub(crate) fn next_ns(&self) -> Option<u64> {
-        let task = self.tasks.front().map(|task| task.end_ns);
-        self.syncs.iter().map(|sync| sync.end_ns).chain(task).min()
+        let tasks = self.tasks.iter().filter_map(|tasks| Some(tasks.front()?.end_ns));
+        self.syncs.iter().map(|sync| sync.end_ns).chain(tasks).min()
     }
 
     /// Ends what has ended by now.
     pub(crate) fn advance(&mut self, disk: &mut Disk, now_ns: u64, ready: &mut VecDeque<Event<Leased>>) {
-        while self.tasks.front().is_some_and(|task| task.end_ns <= now_ns)
-            && let Some(Task { ticket, task, .. }) = self.tasks.pop_front()
-        {
+        while let Some(Task { ticket, task, .. }) = self.next_task(now_ns) {
             // Given before the task that opened the file was done.
             if let Some(file) = task.closes() {
                 self.open.remove(&file.0);
@@ -177,15 +178,22 @@ impl CoreFiles {
         }
     }
 
-    /// The server is gone: of its tasks the first few were done, and perhaps a part of the next.
+    /// Takes the next task that is done by now.
+    fn next_task(&mut self, now_ns: u64) -> Option<Task> {
+        let due = |tasks: &&mut VecDeque<Task>| tasks.front().is_some_and(|task| task.end_ns <= now_ns);
+        let tasks = self.tasks.iter_mut().filter(due).min_by_key(|tasks| tasks[0].end_ns)?;
+        tasks.pop_front()
+    }
+
+    /// The server is gone: of either thread's tasks the first few were done, and perhaps a part of the next.
     pub(crate) fn cut(mut self, disk: &mut Disk, now_ns: u64, random: &mut Random) {
-        let whole = random.index(self.tasks.len() + 1);
-        for (number, Task { task, .. }) in
-            std::mem::take(&mut self.tasks).into_iter().enumerate().take(whole + 1)
-        {
-            let mut steps = if number < whole { Steps::all() } else { Steps::few(random) };
-            // Nobody is left to be told.
-            let _ = disk.perform(&mut self.stored, task, &mut Vec::new(), now_ns, &mut steps);
+        for tasks in std::mem::take(&mut self.tasks) {
+            let whole = random.index(tasks.len() + 1);
+            for (number, Task { task, .. }) in tasks.into_iter().enumerate().take(whole + 1) {
+                let mut steps = if number < whole { Steps::all() } else { Steps::few(random) };
+                // Nobody is left to be told.
+                let _ = disk.perform(&mut self.stored, task, &mut Vec::new(), now_ns, &mut steps);
+            }
         }
     }
 

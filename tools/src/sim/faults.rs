@@ -36,6 +36,8 @@ pub(crate) struct Faults {
     pub(crate) stuck_sync: u64,
     /// The disk is full from the next task on that needs room, for a while.
     pub(crate) no_space: u64,
+    /// Whether a full disk has no room for writes to segments either, as where files are copied on writing.
+    pub(crate) is_thin: bool,
     /// A sync fails.
     pub(crate) sync_error: u64,
 }
@@ -54,6 +56,7 @@ impl Faults {
             stall: rate(&[0, 100, 1000]),
             stuck_sync: rate(&[0, 0, 10, 40]),
             no_space: rate(&[0, 0, 3, 10]),
+            is_thin: rate(&[0, 0, 1]) == 1,
             sync_error: rate(&[0, 0, 0, 0, 20, 200]),
         }
     }
@@ -70,6 +73,7 @@ impl Faults {
             stall: 0,
             stuck_sync: 0,
             no_space: 0,
+            is_thin: false,
             sync_error: 0,
         }
     }

@@ -21,8 +21,9 @@ use super::{
 /// The first descriptor that connections get.
 const DESCRIPTOR_MIN: usize = 10;
 
-/// EMFILE, EPIPE and ECONNRESET, as Linux numbers them.
+/// EMFILE, ENOSPC, EPIPE and ECONNRESET, as Linux numbers them.
 const TOO_MANY_FILES: i32 = 24;
+const NO_SPACE: i32 = 28;
 const BROKEN_PIPE: i32 = 32;
 const CONNECTION_RESET: i32 = 104;
 
@@ -379,10 +380,21 @@ impl World {
         (end_ns, fails)
     }
 
-    /// Writes to a file of core `core`, or a part of it, and the server is killed.
-    pub(crate) fn write_file(&mut self, core: usize, file: File, bytes: &[u8], offset_bytes: u64) {
+    /// Writes to a file of core `core`; or a part of it, and the server is killed, or there is no room.
+    pub(crate) fn write_file(
+        &mut self,
+        core: usize,
+        file: File,
+        bytes: &[u8],
+        offset_bytes: u64,
+    ) -> Result<(), i32> {
         let files = &self.kernels[core].files;
         match self.dying {
+            Dying::No if self.faults.is_thin && self.now_ns < self.disk.full_until_ns => {
+                let length = self.random.index(bytes.len() + 1);
+                files.write(file, &bytes[..length], offset_bytes);
+                return Err(NO_SPACE);
+            }
             Dying::No => files.write(file, bytes, offset_bytes),
             Dying::AtNextWrite => {
                 let length = self.random.index(bytes.len() + 1);
@@ -391,6 +403,7 @@ impl World {
             }
             Dying::Dead => {}
         }
+        Ok(())
     }
 
     /// The server is killed, or the power fails: connections break, and what it had under way is done or not. After it

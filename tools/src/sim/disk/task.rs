@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use duva_net::io::{File, FileTask};
+use duva_net::io::{Digest, File, FileTask};
 
 use super::{Change, Disk, Shared, content::Content};
 use crate::sim::random::Random;
@@ -57,6 +57,7 @@ impl Steps {
 /// A file that a storage thread has open.
 pub(super) struct Stored {
     content: Shared,
+    digest: Option<Box<dyn Digest>>,
     /// Why something could not be added: nothing may follow it.
     failed: Option<i32>,
 }
@@ -78,14 +79,14 @@ impl Disk {
         match task {
             FileTask::Prepare { file, path, length_bytes, recycle, is_written: _ } => {
                 let content = self.prepare(path, length_bytes as usize, recycle, is_full, steps)?;
-                open(stored, file, &content);
+                open(stored, file, &content, None);
                 Ok(Some((file, content)))
             }
             FileTask::Create { .. } if is_full => Err(NO_SPACE),
-            FileTask::Create { file, path } => {
+            FileTask::Create { file, path, digest } => {
                 steps.go()?;
                 let content = self.create(path);
-                open(stored, file, &content);
+                open(stored, file, &content, digest);
                 Ok(Some((file, content)))
             }
             FileTask::Append { file, mut bytes } => {
@@ -97,6 +98,9 @@ impl Disk {
                     let length = steps.go_to(bytes.len());
                     open.failed.map_or(Ok(()), Err)?;
                     open.content.borrow_mut().append(&bytes[..length]);
+                    if let Some(digest) = &mut open.digest {
+                        digest.update(&bytes);
+                    }
                     Ok(())
                 });
                 bytes.clear();
@@ -109,6 +113,10 @@ impl Disk {
                 if let Some(failed) = open.failed {
                     self.unlink(from);
                     return Err(failed);
+                }
+                if let Some(digest) = open.digest {
+                    open.content.borrow_mut().append(&digest.value());
+                    steps.go()?;
                 }
                 open.content.borrow_mut().sync_all();
                 self.rename(from, to, steps)?;
@@ -159,19 +167,23 @@ impl Disk {
         is_full: bool,
         steps: &mut Steps,
     ) -> Result<Shared, i32> {
-        if self.names.contains_key(&path) {
-            return Err(EXISTS);
+        let is_there = recycle.as_ref() == Some(&path);
+        if self.names.contains_key(&path) != is_there {
+            return Err(if is_there { NO_ENTRY } else { EXISTS });
         }
         steps.go()?;
         match recycle {
             None => self.change(Change::Link(path.clone(), Shared::default())),
+            Some(_) if is_there => {}
             Some(old) if self.names.contains_key(&old) => self.change(Change::Rename(old, path.clone())),
             Some(_) => return Err(NO_ENTRY),
         }
         let content = Rc::clone(&self.names[&path]);
         let present = content.borrow().len();
         if is_full && present < length {
-            self.unlink(path);
+            if !is_there {
+                self.unlink(path);
+            }
             return Err(NO_SPACE);
         }
         content.borrow_mut().resize(if present < length {
@@ -214,7 +226,7 @@ impl Disk {
     }
 }
 
-fn open(stored: &mut BTreeMap<u32, Stored>, file: File, content: &Shared) {
-    let earlier = stored.insert(file.0, Stored { content: Rc::clone(content), failed: None });
+fn open(stored: &mut BTreeMap<u32, Stored>, file: File, content: &Shared, digest: Option<Box<dyn Digest>>) {
+    let earlier = stored.insert(file.0, Stored { content: Rc::clone(content), digest, failed: None });
     assert!(earlier.is_none(), "file {} was open already", file.0);
 }

@@ -4,7 +4,7 @@ use std::{env, fs, process};
 
 use duva_net::{
     files::Storage,
-    io::{Io, Wait},
+    io::{Digest, Io, Wait},
     ring::{Ring, RingOptions, WakeHandle},
 };
 
@@ -13,7 +13,23 @@ use super::{
     *,
 };
 
-/// Tasks that succeed and fail in every way that this disk knows, with the names under `base`.
+/// A checksum for a test: the bytes' count and sum.
+#[derive(Debug, Default)]
+struct CountAndSum(u32, u32);
+
+impl Digest for CountAndSum {
+    fn update(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len() as u32;
+        self.1 += bytes.iter().copied().map(u32::from).sum::<u32>();
+    }
+
+    fn value(&self) -> [u8; 8] {
+        (u64::from(self.0) << 32 | u64::from(self.1)).to_be_bytes()
+    }
+}
+
+/// Tasks that succeed and fail in every way that this disk knows, with the names under `base`. Those that make whole files
+/// and the others have names and numbers of their own, because they do not wait for each other.
 fn tasks(base: &Path) -> Vec<FileTask> {
     let path = |name: &str| base.join(name);
     let prepare = |file, name, length_bytes, recycle: Option<&str>| FileTask::Prepare {
@@ -23,7 +39,8 @@ fn tasks(base: &Path) -> Vec<FileTask> {
         recycle: recycle.map(path),
         is_written: true,
     };
-    let create = |file, name| FileTask::Create { file: File(file), path: path(name) };
+    let create = |file, name| FileTask::Create { file: File(file), path: path(name), digest: None };
+    let discard = |file, name| FileTask::Discard { file: File(file), path: path(name) };
     let append = |file, bytes: &str| FileTask::Append { file: File(file), bytes: bytes.into() };
     let publish = |file, from, to| FileTask::Publish { file: File(file), from: path(from), to: path(to) };
     let replace = |name, bytes: &str| FileTask::Replace { path: path(name), bytes: bytes.into() };
@@ -41,26 +58,43 @@ fn tasks(base: &Path) -> Vec<FileTask> {
         append(3, "two"),
         append(4, "nowhere"),
         publish(4, "d.part", "d"),
-        replace("d", "replaced"),
+        create(5, "d"),
+        append(5, "replaced"),
+        discard(5, "missing"),
         publish(3, "d.part", "d"),
         append(3, "closed"),
         create(3, "e.tmp"),
         append(3, "begun anew"),
-        FileTask::Close { file: File(3) },
+        discard(3, "missing"),
         create(3, "e.tmp"),
         append(3, "shorter"),
         create(4, "f.tmp"),
-        FileTask::Discard { file: File(4), path: path("f.tmp") },
-        FileTask::Discard { file: File(5), path: path("missing") },
-        FileTask::Close { file: File(5) },
-        remove(&["c", "missing"]),
+        discard(4, "f.tmp"),
+        discard(5, "missing"),
+        FileTask::Create { file: File(4), path: path("g.tmp"), digest: Some(Box::<CountAndSum>::default()) },
+        append(4, "sum"),
+        append(4, "med"),
+        publish(4, "g.tmp", "g"),
+        create(4, "h"),
+        discard(4, "missing"),
+        remove(&["h", "missing"]),
+        FileTask::Close { file: File(6) },
         FileTask::Close { file: File(2) },
-        prepare(2, "c", 5, None),
+        prepare(2, "i", 5, None),
+        FileTask::Close { file: File(2) },
+        prepare(2, "i", 9, Some("i")),
+        prepare(7, "nothing", 9, Some("nothing")),
     ]
 }
 
 /// How every task ended, and the files that there are then.
 type Outcome = (Vec<(u64, Result<(), i32>)>, BTreeMap<PathBuf, Vec<u8>>);
+
+/// Sorts the ends by the tasks' numbers: threads answer when they like.
+fn in_order(mut ends: Vec<(u64, Result<(), i32>)>) -> Vec<(u64, Result<(), i32>)> {
+    ends.sort_unstable();
+    ends
+}
 
 fn simulated(base: &Path) -> Outcome {
     let (mut disk, mut files, mut ready) = (Disk::default(), CoreFiles::default(), VecDeque::new());
@@ -77,7 +111,7 @@ fn simulated(base: &Path) -> Outcome {
         other => panic!("{other:?}"),
     });
     let contents = disk.names.into_iter().map(|(path, content)| (path, content.borrow().shown().to_vec()));
-    (ends.collect(), contents.collect())
+    (in_order(ends.collect()), contents.collect())
 }
 
 fn real(base: &Path) -> Outcome {
@@ -115,7 +149,7 @@ fn real(base: &Path) -> Outcome {
         .map(|path| (path.clone(), fs::read(path).expect("it can be read")))
         .collect();
     fs::remove_dir_all(base).expect("it can be removed");
-    (ends, contents)
+    (in_order(ends), contents)
 }
 
 #[test]
@@ -126,13 +160,22 @@ fn the_simulated_disk_does_what_a_real_one_does() {
     assert_eq!(ends, expected);
     assert_eq!(files, expected_files);
     let names: Vec<_> = files.keys().filter_map(|path| path.file_name()?.to_str()).collect();
-    assert_eq!(names, ["a", "b", "c", "d", "e.tmp"]);
+    assert_eq!(names, ["a", "b", "c", "d", "e.tmp", "g", "i"]);
     assert_eq!(files[&base.join("d")], b"one two");
     assert_eq!(files[&base.join("b")], b"what was there\0\0\0\0\0\0");
+    assert_eq!(files[&base.join("i")].len(), 9);
+    assert_eq!(files[&base.join("g")], b"summed\0\0\0\x06\0\0\x02\x8b");
     let failed: Vec<_> = ends.iter().filter_map(|&(ticket, result)| Some((ticket, result.err()?))).collect();
     assert_eq!(
         failed,
-        [(1, EXISTS), (2, NO_ENTRY), (10, BAD_DESCRIPTOR), (11, BAD_DESCRIPTOR), (14, BAD_DESCRIPTOR)]
+        [
+            (1, EXISTS),
+            (2, NO_ENTRY),
+            (10, BAD_DESCRIPTOR),
+            (11, BAD_DESCRIPTOR),
+            (16, BAD_DESCRIPTOR),
+            (37, NO_ENTRY)
+        ]
     );
 }
 

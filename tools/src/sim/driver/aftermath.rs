@@ -70,6 +70,7 @@ impl Run {
         self.repair(&found)?;
         self.clients = clients;
         self.may_crash = true;
+        self.quiet_since_ns = self.world.borrow().now_ns;
         if self.crashes_left > 0 {
             self.world.borrow_mut().faults.sync_error = sync_error;
         }
