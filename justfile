@@ -19,6 +19,10 @@ test:
 loom:
     RUSTFLAGS="--cfg loom" cargo test -p duva-net --test mesh_loom --release
 
+# Raft's own simulator over many seeds.
+raft-sim seeds="10000" first="0":
+    cargo run --release -p duva-raft --example simulate -- --seeds {{seeds}} --first {{first}}
+
 # The simulator over many seeds.
 sim seeds="1000" first="0":
     cargo run --release -p duva-tools --bin duva-sim -- --seeds {{seeds}} --first {{first}}

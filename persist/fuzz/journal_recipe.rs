@@ -140,7 +140,10 @@ impl Kitchen {
             kind @ 2..=10 => self.record(kind - 1, input),
             11 => {
                 let shard = usize::from(input.below(SHARDS));
-                let index = self.shards[shard].last.0.saturating_sub(input.below(8).into());
+                let index = match input.below(8) {
+                    7 => u64::MAX,
+                    back => self.shards[shard].last.0.saturating_sub(back.into()),
+                };
                 self.snapshots.push(names::snapshot(shard as u16, index));
             }
             12 => self.lie(input),

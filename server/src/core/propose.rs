@@ -154,8 +154,15 @@ impl Node {
 
     /// Applies what is committed, in order, and answers it; what never will be is answered with an error.
     pub(super) fn apply_committed(&mut self) {
-        while let Some(mut group) = self.log.as_deref_mut().and_then(Log::take_committed) {
-            for item in std::mem::take(&mut group.items) {
+        'groups: while let Some(mut group) = self.log.as_deref_mut().and_then(Log::take_committed) {
+            let mut items = std::mem::take(&mut group.items).into_iter();
+            while let Some(item) = items.as_slice().first() {
+                if self.must_not_apply(view(&mut group.batch, &item.packed).keys) {
+                    group.items = items.collect();
+                    self.log.as_deref_mut().expect("it was here above").put_committed_back(group);
+                    break 'groups;
+                }
+                let Some(item) = items.next() else { break };
                 let mut request = view(&mut group.batch, &item.packed);
                 match item.what {
                     What::Write(handler, proposal) => {
@@ -180,7 +187,7 @@ impl Node {
                     What::Writes(writes, proposal) => self.apply_writes(item.origin, writes, proposal),
                 }
             }
-            self.log.as_deref_mut().expect("it was here above").recycle(group);
+            self.log.as_deref_mut().expect("it was here above").end_committed(group);
         }
         while let Some((group, refusal)) = self.log.as_deref_mut().and_then(Log::take_lost) {
             let reply = refusal.reply();

@@ -19,7 +19,7 @@
 //!   transaction that the trimmed part says something of.
 //! - **Bounded.** Two pieces a core are on their way to the disk at most. Values that changes have forced out, and what was
 //!   flushed, wait besides, up to a bound past which writes wait on all cores: with their connections where they come from,
-//!   and one by one where they arrive, because the bound may be passed within a turn.
+//!   and one by one where they arrive, or are committed, because the bound may be passed within a turn.
 //! - A failure changes nothing: what was saved before is still there, and the journal keeps everything.
 
 mod coordinator;
@@ -42,6 +42,7 @@ use super::{
     batch::{Answer, Message},
     connection::{Connection, State},
     locks::TransactionId,
+    log::Refusal,
     node::{Node, Origin, Submitted, handler_of},
     persistence_report::PersistenceReport,
     replies::Sequence,
@@ -496,6 +497,13 @@ impl Node {
             early_bytes >= EARLY_BYTES_MAX / self.owners.len()
         };
         (keys.is_empty() || keys.iter().any(has_share)) && self.early_bytes() > EARLY_BYTES_MAX
+    }
+
+    /// Whether a committed write of `keys` has to wait, and everything committed behind it: it was let in before anybody knew
+    /// how much there would be.
+    pub(super) fn must_not_apply(&self, keys: &[KeyHash]) -> bool {
+        let is_over = || self.log.as_ref().is_some_and(|log| log.refusal().is_some_and(Refusal::is_final));
+        self.is_early_full(keys) && !is_over()
     }
 
     /// Memory of what changes have forced out of this core's shards, and of what was flushed.

@@ -198,8 +198,9 @@ pub struct Log {
     deferred_bytes: usize,
     /// Whether so much waits that connections should.
     is_full: bool,
-    /// Index of the last applied entry, by shard number.
+    /// Index of the last applied entry, by shard number, and whether later ones of the first closed group are applied.
     applied: Vec<u64>,
+    is_partly_applied: bool,
     /// Keys of a command by shard; kept for its allocation.
     parts: Vec<(u16, u32)>,
     scratch: Vec<u8>,
@@ -254,6 +255,7 @@ impl Log {
             deferred_bytes: 0,
             is_full: false,
             applied,
+            is_partly_applied: false,
             parts: Vec::new(),
             scratch: Vec::new(),
             report: PersistenceReport::default(),
@@ -680,13 +682,29 @@ impl Log {
     pub(super) fn take_committed(&mut self) -> Option<Group> {
         let committed = self.committed_to();
         self.closed.front().filter(|group| group.end <= committed)?;
-        let group = self.closed.pop_front()?;
+        self.is_partly_applied = false;
+        self.closed.pop_front()
+    }
+
+    /// Takes a group back that was applied.
+    pub(super) fn end_committed(&mut self, group: Group) {
         for &(shard, index) in &group.indexes {
             // Ticks and prepared parts of a block that nothing waited for may come here late.
             let applied = &mut self.applied[usize::from(shard)];
             *applied = index.max(*applied);
         }
-        Some(group)
+        self.recycle(group);
+    }
+
+    /// Takes a group back of which only the first items were applied.
+    pub(super) fn put_committed_back(&mut self, group: Group) {
+        self.is_partly_applied = true;
+        self.closed.push_front(group);
+    }
+
+    /// Whether shards are ahead of [`Self::applied`]: no snapshot for the journal may begin.
+    pub fn is_partly_applied(&self) -> bool {
+        self.is_partly_applied
     }
 
     /// After a failure: the next group that will never be committed.
@@ -700,7 +718,7 @@ impl Log {
     }
 
     /// Takes a served group's memory back.
-    pub(super) fn recycle(&mut self, mut group: Group) {
+    fn recycle(&mut self, mut group: Group) {
         const SPARE_GROUPS: usize = 8;
         group.batch.clear();
         group.items.clear();

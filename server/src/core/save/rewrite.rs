@@ -214,6 +214,8 @@ impl Node {
         let options = self.rdb_options();
         let Self { saver, log: Some(log), executor, .. } = self else { return };
         let Some(Part::Rewrite(rewrite)) = &mut saver.part else { return };
+        // That only stops half-way while a shard is being saved.
+        assert!(!log.is_partly_applied(), "a shard is ahead of its index");
         let index = log.applied(usize::from(number));
         let slot = executor.shards.slots_of(usize::from(number)).start;
         // Entries behind that index may be older than shard time is by now.
