@@ -38,6 +38,8 @@ pub struct Progress {
     fetch_from: Option<Index>,
     /// The snapshot that is on its way.
     pub(crate) outgoing: Option<Outgoing>,
+    /// Append messages that may be on their way. A rejection makes it one; each acknowledgement lets one more go.
+    window: usize,
     /// The commit index that the peer knows if nothing was lost.
     commit_told: Index,
     /// Whether an append without entries is to ask what arrived.
@@ -71,6 +73,7 @@ impl Progress {
             probes_again: false,
             fetch_from: None,
             outgoing: None,
+            window: usize::MAX,
             commit_told: 0,
             asks: false,
             moved_ns: now_ns,
@@ -124,7 +127,7 @@ impl Progress {
     pub(crate) fn may_replicate(&self, messages_max: usize, bytes_max: usize) -> bool {
         self.state == ProgressState::Replicate
             && self.fetch_from.is_none()
-            && self.inflight.has_room(messages_max, bytes_max)
+            && self.inflight.has_room(messages_max.min(self.window), bytes_max)
     }
 
     /// Whether an append without entries is to go: it asks, or tells what is committed.
@@ -164,6 +167,8 @@ impl Progress {
         if is_news {
             self.match_index = match_index;
             self.moved_ns = now_ns;
+            self.window = self.window.saturating_add(1);
+            self.next_index = self.next_index.max(match_index + 1);
         }
         match self.state {
             ProgressState::Probe => {
@@ -179,7 +184,6 @@ impl Progress {
             }
             ProgressState::Replicate => {
                 self.inflight.free_to(self.match_index);
-                self.next_index = self.next_index.max(self.match_index + 1);
             }
             ProgressState::Snapshot if self.match_index >= compacted => self.replicate(),
             ProgressState::Snapshot => {}
@@ -198,6 +202,11 @@ impl Progress {
 
     /// The logs do not agree; `next_index` is to be tried.
     pub(crate) fn rejected(&mut self, next_index: Index) {
+        // A gap makes the peer reject everything behind it: were the whole window sent again for each of these, there
+        // would be no end.
+        if self.state == ProgressState::Replicate {
+            self.window = 1;
+        }
         self.probe_from(next_index);
     }
 

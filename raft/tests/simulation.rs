@@ -73,6 +73,16 @@ fn all_holds_while_followers_get_snapshots() {
     assert!(total.snapshots >= 3 * total.seeds, "{total:?}");
 }
 
+/// A gap in a follower's log once made the leader send its whole window again for every rejection.
+#[test]
+fn no_gap_ends_in_a_storm_of_messages() {
+    for seed in [1_050_481, 1_059_273] {
+        if let Err(failure) = run(Options::new(seed)) {
+            panic!("{failure}");
+        }
+    }
+}
+
 #[test]
 fn a_seed_replays_exactly() {
     for seed in 0..3 {

@@ -13,6 +13,9 @@ use crate::simulation::{
     queue::{Event, Reading, SnapshotFile},
 };
 
+/// How many pieces of a thousand cannot be stored.
+const FAILED_PERMILLE: u32 = 10;
+
 impl Replica {
     /// Saves the state from time to time, so that the log can be forgotten.
     pub(super) fn save(&mut self, host: &mut Host<'_>) {
@@ -61,7 +64,7 @@ impl Replica {
         host.outside.later(delay_ns, Event::PieceStored { file, next_offset, whole });
     }
 
-    /// A piece is in its file; with the last one the snapshot is whole, and is marked.
+    /// A piece is in its file, unless that failed; with the last one the snapshot is whole, and is marked.
     pub(crate) fn piece_stored(
         &mut self,
         host: &mut Host<'_>,
@@ -69,6 +72,10 @@ impl Replica {
         next_offset: u64,
         whole: Option<Arc<[u8]>>,
     ) {
+        if !host.outside.is_over && host.outside.random.permille(FAILED_PERMILLE) {
+            self.incoming.take_if(|incoming| incoming.meta == meta);
+            return self.raft.snapshot_failed(meta.index, meta.term);
+        }
         self.raft.snapshot_stored(meta.index, meta.term, next_offset);
         if let Some(bytes) = whole {
             let snapshot = Snapshot { meta, bytes, is_installed: true };
