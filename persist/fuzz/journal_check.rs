@@ -95,7 +95,7 @@ pub(crate) fn check_records(data: &[u8]) {
     // Where the first block that can be found says it lies.
     let mut place = None;
     for at in (0..file.len().saturating_sub(63)).step_by(64) {
-        if choice & 2 != 0 && at >= 64 * usize::from(choice >> 4) {
+        if choice & 2 != 0 && at == 64 * usize::from(choice >> 4) {
             file[at..at + 4].copy_from_slice(b"DBLK");
         }
         if &file[at..at + 4] == b"DBLK" {

@@ -365,8 +365,10 @@ fn classify<'a>(bytes: &'a [u8], core: u16, sequence: u32, manifest: &Manifest) 
         Head::Newer(_) => return Err(Refused),
         Head::Whole(header) if header.sequence >= sequence => header,
         _ => {
-            let epochs = search(bytes, 0, core, sequence).into_iter().map(|block| block.epoch);
-            let epoch = epochs.filter(|epoch| *epoch <= manifest.epoch).max();
+            let epoch = search(bytes, 0, core, sequence).into_iter().map(|block| block.epoch).max();
+            if epoch.is_some_and(|epoch| epoch > manifest.epoch) {
+                return Err(Refused);
+            }
             return Ok(File { bytes, header: None, epoch });
         }
     };

@@ -239,6 +239,11 @@ impl Kitchen {
         bytes.resize(up(bytes.len(), 64), 0);
         self.current = self.drafts.len();
         self.drafts.push(Draft { core, sequence, epoch, bytes, block: None, record: 0 });
+        // A journal begins with a block, and the manifest knows of it.
+        if self.manifest.starts.iter().all(|start| start.core != core) {
+            self.manifest.starts.push(Start { core, sequence });
+            self.block(0);
+        }
     }
 
     /// All journals end, and the server starts again.
@@ -251,8 +256,6 @@ impl Kitchen {
                 let end = Position::new(last.sequence, up(last.bytes.len(), 64) as u32);
                 self.manifest.cuts.push(Cut { epoch, core, end });
             }
-            state.next_sequence = state.next_sequence.max(1);
-            self.manifest.starts.push(Start { core, sequence: state.next_sequence });
             state.next_number = 0;
         }
         for shard in &mut self.shards {
@@ -476,7 +479,10 @@ impl Kitchen {
                     let (core, sequence, epoch) = (core.into(), sequence.into(), number(&bytes, 32, 8));
                     self.current = self.drafts.len();
                     self.drafts.push(Draft { core, sequence, epoch, bytes, block: None, record: 0 });
-                    self.segment(&mut Input(&[0x20, 0x0F]));
+                    if self.manifest.starts.iter().all(|start| start.core != core) {
+                        self.manifest.starts.push(Start { core, sequence });
+                    }
+                    self.segment(&mut Input(&[0x20, 0]));
                 }
             }
             // There is more room in the block.

@@ -172,11 +172,12 @@ fn likely_number() -> impl Strategy<Value = u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn changed_bytes_do_no_harm(
         changes in prop::collection::vec((0..4_usize, any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        signed: bool,
     ) {
         let mut folder = two_lives();
         for (number, place, byte) in changes {
@@ -184,6 +185,24 @@ proptest! {
             let at = place.index(bytes.len());
             bytes[at] = byte;
         }
+        if signed {
+            sign_all(&mut folder);
+        }
+        check_folder(&folder);
+    }
+
+    #[test]
+    fn changed_numbers_do_no_harm(
+        changes in prop::collection::vec((0..4_usize, any::<prop::sample::Index>(), 0..4_u32, likely_number()), 1..4),
+    ) {
+        let mut folder = two_lives();
+        for (number, place, width, value) in changes {
+            let bytes = file(&mut folder, number);
+            let len = 1 << width;
+            let at = place.index(bytes.len() / len) * len;
+            set(bytes, at, len, value);
+        }
+        sign_all(&mut folder);
         check_folder(&folder);
     }
 

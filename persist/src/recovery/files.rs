@@ -139,20 +139,24 @@ impl<D: Directory> Scanner<'_, D> {
             Err(RecoveryError::ForeignNode { file })
         } else if header.core.get() != self.core {
             Err(RecoveryError::WrongCore { file, core: header.core.get() })
-        } else if epoch > self.manifest.epoch {
-            let why = "the manifest knows only earlier ones: it is not this directory's newest";
-            Err(RecoveryError::WrongEpoch { file, epoch, why })
         } else {
-            Ok(File { sequence, epoch: Some(epoch), whole: true })
+            self.known(File { sequence, epoch: Some(epoch), whole: true })
         }
+    }
+
+    /// The file, unless it is of an epoch that is yet to come.
+    fn known(&self, file: File) -> Result<File, RecoveryError> {
+        let Some(epoch) = file.epoch.filter(|epoch| *epoch > self.manifest.epoch) else { return Ok(file) };
+        let why = "the manifest knows only earlier ones: it is not this directory's newest";
+        Err(RecoveryError::WrongEpoch { file: names::segment(self.core, file.sequence), epoch, why })
     }
 
     /// The header says nothing: perhaps it was torn, or damaged, and the blocks were not.
     fn classify_by_blocks(&mut self, file: String, sequence: u32) -> Result<File, RecoveryError> {
         self.load(&file)?;
         let blocks = segment::search(&self.bytes, 0, self.core, sequence);
-        let epochs = blocks.map(|block| block.epoch.get()).filter(|epoch| *epoch <= self.manifest.epoch);
-        Ok(File { sequence, epoch: epochs.max(), whole: false })
+        let epoch = blocks.map(|block| block.epoch.get()).max();
+        self.known(File { sequence, epoch, whole: false })
     }
 
     fn scan_journal(&mut self, epoch: u64, files: &[File], scan: &mut CoreScan) -> Result<(), RecoveryError> {

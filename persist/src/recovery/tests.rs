@@ -2,7 +2,6 @@
 
 mod build;
 mod damage;
-mod hostile;
 mod missing;
 mod order;
 mod refusals;
