@@ -245,15 +245,6 @@ pub enum Event<B> {
         /// Errno, if it failed: what was written is then in doubt for good, and no later sync makes it durable.
         result: Result<(), i32>,
     },
-    /// All of a buffer was written to a file and is durable, unless it failed.
-    Written {
-        /// The number that was given with it.
-        ticket: u64,
-        /// The buffer that was given.
-        buffer: Vec<u8>,
-        /// Errno, if it failed: any part of the buffer may have been written.
-        result: Result<(), i32>,
-    },
     /// Another thread asked for attention.
     Woken,
 }
@@ -310,10 +301,6 @@ pub trait Io {
 
     /// Makes what was written to the file before this durable; ends with [`Event::Synced`]. Syncs may end in any order.
     fn sync_file(&mut self, ticket: u64, file: File);
-
-    /// Writes all of `buffer` at `offset_bytes` and makes it durable; ends with [`Event::Written`]. Not ordered with
-    /// anything else under way.
-    fn write_and_sync(&mut self, ticket: u64, file: File, buffer: Vec<u8>, offset_bytes: u64);
 
     /// Wakes core `core` from a blocking turn.
     fn wake(&mut self, core: usize);

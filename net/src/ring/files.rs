@@ -1,4 +1,4 @@
-//! The files of one ring: its share of their descriptors, and the syncs and writes under way.
+//! The files of one ring: its share of their descriptors, and the syncs under way.
 //!
 //! An operation holds the descriptor it works on: the kernel looks the number up in a thread of its own, perhaps later
 //! than the loop closes the file.
@@ -21,19 +21,10 @@ use crate::{
     io::{Event, File, FileTask, Token},
 };
 
-/// The most that one write through the ring is given at a time.
-const WRITE_BYTES_MAX: usize = 1 << 30;
-
-/// A sync or a write under way.
+/// A sync under way.
 struct Operation {
     ticket: u64,
     file: Arc<fs::File>,
-    /// What is written; a sync has none.
-    buffer: Vec<u8>,
-    /// How much of it was written.
-    written: usize,
-    /// Where in the file the buffer begins.
-    offset_bytes: u64,
 }
 
 /// What a ring knows of its files.
@@ -93,7 +84,7 @@ impl Files {
     pub(super) fn begin_sync(&mut self, ticket: u64, file: File) -> squeue::Entry {
         let file = Arc::clone(self.descriptor(file));
         let descriptor = Fd(file.as_raw_fd());
-        let place = self.begin(Operation { ticket, file, buffer: Vec::new(), written: 0, offset_bytes: 0 });
+        let place = self.begin(Operation { ticket, file });
         opcode::Fsync::new(descriptor)
             .flags(FsyncFlags::DATASYNC)
             .build()
@@ -101,43 +92,8 @@ impl Files {
     }
 
     pub(super) fn end_sync(&mut self, place: u32, result: i32) -> Event<ReceiveBuffer> {
-        let (ticket, _) = self.end(place);
+        let ticket = self.end(place);
         Event::Synced { ticket, result: if result < 0 { Err(-result) } else { Ok(()) } }
-    }
-
-    pub(super) fn begin_write(
-        &mut self,
-        ticket: u64,
-        file: File,
-        buffer: Vec<u8>,
-        offset_bytes: u64,
-    ) -> squeue::Entry {
-        assert!(!buffer.is_empty(), "an empty write never completes with progress");
-        let file = Arc::clone(self.descriptor(file));
-        let place = self.begin(Operation { ticket, file, buffer, written: 0, offset_bytes });
-        self.write_entry(place)
-    }
-
-    /// The event of a write that is over, or its next entry.
-    pub(super) fn end_write(
-        &mut self,
-        place: u32,
-        result: i32,
-    ) -> Result<Event<ReceiveBuffer>, squeue::Entry> {
-        let operation = self.operations[place as usize].as_mut().expect("a write ends once");
-        operation.written += result.max(0) as usize;
-        let is_interrupted = matches!(-result, libc::EINTR | libc::EAGAIN);
-        if (result > 0 && operation.written < operation.buffer.len()) || is_interrupted {
-            return Err(self.write_entry(place));
-        }
-        let (ticket, buffer) = self.end(place);
-        let result = match result {
-            1.. => Ok(()),
-            // A file that takes nothing, and does not say why.
-            0 => Err(libc::EIO),
-            failed => Err(-failed),
-        };
-        Ok(Event::Written { ticket, buffer, result })
     }
 
     /// Leaves what the kernel may still use.
@@ -145,17 +101,6 @@ impl Files {
         for operation in self.operations.drain(..).flatten() {
             std::mem::forget(operation);
         }
-    }
-
-    fn write_entry(&self, place: u32) -> squeue::Entry {
-        let operation = self.operations[place as usize].as_ref().expect("it is under way");
-        let rest = &operation.buffer[operation.written..];
-        let length = rest.len().min(WRITE_BYTES_MAX) as u32;
-        opcode::Write::new(Fd(operation.file.as_raw_fd()), rest.as_ptr(), length)
-            .offset(operation.offset_bytes + operation.written as u64)
-            .rw_flags(libc::RWF_DSYNC)
-            .build()
-            .user_data(Kind::Write.data(Token { index: place, generation: 0 }))
     }
 
     fn begin(&mut self, operation: Operation) -> u32 {
@@ -171,12 +116,12 @@ impl Files {
         }
     }
 
-    /// Ends an operation: its ticket and buffer.
-    fn end(&mut self, place: u32) -> (u64, Vec<u8>) {
+    /// Ends an operation: its ticket.
+    fn end(&mut self, place: u32) -> u64 {
         let operation = self.operations[place as usize].take().expect("an operation ends once");
         self.free_operations.push(place);
         self.storage.let_go(operation.file);
-        (operation.ticket, operation.buffer)
+        operation.ticket
     }
 
     fn let_go(&mut self, file: File) {

@@ -50,7 +50,6 @@ enum Kind {
     Send,
     Wake,
     Sync,
-    Write,
     /// Operations whose completion says nothing: cancel, shutdown, close, wake-ups sent.
     Ignored,
 }
@@ -69,8 +68,7 @@ impl Kind {
             4 => Self::Send,
             5 => Self::Wake,
             6 => Self::Sync,
-            7 => Self::Write,
-            8 => Self::Ignored,
+            7 => Self::Ignored,
             other => panic!("a completion of unknown kind {other}"),
         };
         (kind, Token { index: data as u32, generation: (data >> 32) as u32 & (GENERATION_LIMIT - 1) })
@@ -320,11 +318,6 @@ impl Io for Ring {
         self.push(entry);
     }
 
-    fn write_and_sync(&mut self, ticket: u64, file: File, buffer: Vec<u8>, offset_bytes: u64) {
-        let entry = self.files.begin_write(ticket, file, buffer, offset_bytes);
-        self.push(entry);
-    }
-
     fn wake(&mut self, core: usize) {
         let entry = opcode::MsgRingData::new(
             Fd(self.wakes[core].ring),
@@ -415,13 +408,6 @@ impl Io for Ring {
                     Event::Woken
                 }
                 Kind::Sync => self.files.end_sync(connection.index, result),
-                Kind::Write => match self.files.end_write(connection.index, result) {
-                    Ok(event) => event,
-                    Err(rest) => {
-                        self.push(rest);
-                        continue;
-                    }
-                },
                 Kind::Ignored => continue,
             });
         }

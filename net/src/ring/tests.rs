@@ -85,47 +85,10 @@ fn more_syncs_than_the_queue_holds_all_complete() {
 }
 
 #[test]
-fn written_and_synced_buffers_come_back() {
-    let (directory, mut ring) = (Directory::new(), ring());
-    let path = directory.path("a");
-    ring.prepare(File(0), path.clone(), 1 << 20);
-    let pieces: Vec<Vec<u8>> = (1..=8_u8).map(|byte| vec![byte; 100_000]).collect();
-    for (number, piece) in pieces.iter().enumerate() {
-        ring.write_and_sync(number as u64, File(0), piece.clone(), number as u64 * 100_000);
-    }
-    for event in ring.file_events(8) {
-        let Event::Written { ticket, buffer, result: Ok(()) } = event else { panic!("{event:?}") };
-        assert_eq!(buffer, pieces[ticket as usize]);
-    }
-    assert_eq!(&fs::read(&path).unwrap()[..800_000], pieces.concat());
-}
-
-#[test]
-fn a_short_write_goes_on_where_it_ended() {
-    let (directory, mut ring) = (Directory::new(), ring());
-    let path = directory.path("a");
-    ring.prepare(File(0), path.clone(), 100);
-    // The kernel seldom writes less than it was given: the first entry is kept from it, and is said to have written
-    // four bytes.
-    ring.files.begin_write(9, File(0), b"0123456789".to_vec(), 20);
-    let rest = ring.files.end_write(0, 4).unwrap_err();
-    ring.push(rest);
-    let event = ring.file_events(1).pop().unwrap();
-    let Event::Written { ticket: 9, buffer, result: Ok(()) } = event else { panic!("{event:?}") };
-    assert_eq!(buffer, b"0123456789");
-    assert_eq!(&fs::read(&path).unwrap()[20..31], b"\0\0\0\x00456789\0");
-}
-
-#[test]
-fn a_write_that_fails_or_gets_nowhere_ends() {
+fn a_sync_that_fails_says_why() {
     let (directory, mut ring) = (Directory::new(), ring());
     ring.prepare(File(0), directory.path("a"), 100);
-    for (said, errno) in [(0, libc::EIO), (-libc::ENOSPC, libc::ENOSPC)] {
-        // The entry is never submitted: the kernel's part is played here.
-        ring.files.begin_write(9, File(0), b"bytes".to_vec(), 0);
-        let event = ring.files.end_write(0, said).unwrap();
-        assert!(matches!(event, Event::Written { result: Err(got), .. } if got == errno), "{event:?}");
-    }
+    // The entry is never submitted: the kernel's part is played here.
     ring.files.begin_sync(9, File(0));
     let event = ring.files.end_sync(0, -libc::EIO);
     assert!(matches!(event, Event::Synced { result: Err(libc::EIO), .. }), "{event:?}");
@@ -136,10 +99,6 @@ fn writing_fails_with_its_errno() {
     let (directory, mut ring) = (Directory::new(), ring());
     ring.prepare(File(0), directory.path("a"), 100);
     assert_eq!(ring.write_file(File(0), b"bytes", 1 << 63), Err(libc::EINVAL));
-    ring.write_and_sync(3, File(0), b"bytes".to_vec(), (1 << 63) - 2);
-    let event = ring.file_events(1).pop().unwrap();
-    let Event::Written { ticket: 3, buffer, result: Err(_) } = event else { panic!("{event:?}") };
-    assert_eq!(buffer, b"bytes");
 }
 
 #[test]

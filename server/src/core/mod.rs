@@ -326,7 +326,6 @@ impl<I: Io> Core<I> {
             Event::Accepted { listener, result, armed } => self.on_accepted(listener, result, armed),
             Event::Synced { ticket, result } => self.on_synced(ticket, result),
             Event::FileDone { ticket, buffer, result } => self.on_file_done(ticket, buffer, result),
-            Event::Written { .. } => unreachable!("the journal writes and syncs in two steps"),
             Event::Woken => {}
         }
     }

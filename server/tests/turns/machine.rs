@@ -560,10 +560,6 @@ impl Io for Door {
         machine.go_on(self.core);
     }
 
-    fn write_and_sync(&mut self, _ticket: u64, _file: File, _buffer: Vec<u8>, _offset_bytes: u64) {
-        unreachable!("the journal writes and syncs in two steps");
-    }
-
     fn wake(&mut self, core: usize) {
         self.machine.borrow_mut().kernels[core].events.push_back(Event::Woken);
     }

@@ -81,8 +81,6 @@ struct Sync {
     content: Shared,
     /// What it makes durable, and where; `None`: it fails, and nothing ever does.
     covered: Option<Vec<(usize, Vec<u8>)>>,
-    /// What was written with it; `None`: it is a sync alone.
-    buffer: Option<Vec<u8>>,
 }
 
 /// One core's files.
@@ -115,28 +113,10 @@ impl CoreFiles {
 
     /// Begins a sync, which fails in the end if `fails`.
     pub(crate) fn begin_sync(&mut self, ticket: u64, file: File, end_ns: u64, fails: bool) {
-        self.sync(ticket, file, None, end_ns, fails);
-    }
-
-    /// Begins a write that is a sync as well.
-    pub(crate) fn begin_write(
-        &mut self,
-        ticket: u64,
-        file: File,
-        buffer: Vec<u8>,
-        offset_bytes: u64,
-        end_ns: u64,
-    ) {
-        assert!(!buffer.is_empty(), "an empty write never completes with progress");
-        self.write(file, &buffer, offset_bytes);
-        self.sync(ticket, file, Some(buffer), end_ns, false);
-    }
-
-    fn sync(&mut self, ticket: u64, file: File, buffer: Option<Vec<u8>>, end_ns: u64, fails: bool) {
         let content = Rc::clone(self.content(file));
         // The kernel counts what a failed sync was to write as written.
         let covered = content.borrow_mut().take_written();
-        self.syncs.push(Sync { ticket, end_ns, content, covered: (!fails).then_some(covered), buffer });
+        self.syncs.push(Sync { ticket, end_ns, content, covered: (!fails).then_some(covered) });
     }
 
     /// Whether nothing is under way.
@@ -171,10 +151,7 @@ impl CoreFiles {
             let result = sync.covered.ok_or(INPUT_OUTPUT).map(|covered| {
                 sync.content.borrow_mut().make_durable(covered);
             });
-            ready.push_back(match sync.buffer {
-                None => Event::Synced { ticket, result },
-                Some(buffer) => Event::Written { ticket, buffer, result },
-            });
+            ready.push_back(Event::Synced { ticket, result });
         }
     }
 

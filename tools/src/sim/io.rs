@@ -86,12 +86,6 @@ impl Io for SimIo {
         world.kernels[self.core].files.begin_sync(ticket, file, end_ns, fails);
     }
 
-    fn write_and_sync(&mut self, ticket: u64, file: File, buffer: Vec<u8>, offset_bytes: u64) {
-        let mut world = self.world.borrow_mut();
-        let (end_ns, _) = world.sync_end();
-        world.kernels[self.core].files.begin_write(ticket, file, buffer, offset_bytes, end_ns);
-    }
-
     fn wake(&mut self, core: usize) {
         self.queue(Operation::Wake(core));
     }

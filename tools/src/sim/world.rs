@@ -736,7 +736,6 @@ fn describe(event: &Event<Leased>) -> String {
         Event::Sent { connection, result, .. } => format!("sent {result:?} on {}", connection.index),
         Event::FileDone { ticket, result, .. } => format!("file task {ticket:#x}: {result:?}"),
         Event::Synced { ticket, result } => format!("sync {ticket:#x}: {result:?}"),
-        Event::Written { ticket, result, .. } => format!("write and sync {ticket:#x}: {result:?}"),
         Event::Woken => "a wake".to_owned(),
     }
 }

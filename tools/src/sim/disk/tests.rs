@@ -180,7 +180,7 @@ fn the_simulated_disk_does_what_a_real_one_does() {
 }
 
 #[test]
-fn a_sync_ends_in_its_time_with_its_buffer() {
+fn a_sync_ends_in_its_time() {
     let (mut disk, mut files, mut ready) = (Disk::default(), CoreFiles::default(), VecDeque::new());
     let (file, path) = (File(0), PathBuf::from("a"));
     files.give(
@@ -193,13 +193,11 @@ fn a_sync_ends_in_its_time_with_its_buffer() {
     files.advance(&mut disk, 10, &mut ready);
     assert!(matches!(ready.pop_front(), Some(Event::FileDone { ticket: 0, result: Ok(()), .. })));
     files.begin_sync(1, file, 30, false);
-    files.begin_write(2, file, b"wxyz".to_vec(), 2, 20);
+    files.write(file, b"wxyz", 2);
+    files.begin_sync(2, file, 20, false);
     assert_eq!(files.next_ns(), Some(20));
     files.advance(&mut disk, 20, &mut ready);
-    let Some(Event::Written { ticket: 2, buffer, result: Ok(()) }) = ready.pop_front() else {
-        panic!("the write is over")
-    };
-    assert_eq!(buffer, b"wxyz");
+    assert!(matches!(ready.pop_front(), Some(Event::Synced { ticket: 2, result: Ok(()) })));
     assert_eq!(disk.names[&path].borrow().shown(), b"\0\0wxyz");
     files.advance(&mut disk, 30, &mut ready);
     assert!(matches!(ready.pop_front(), Some(Event::Synced { ticket: 1, result: Ok(()) })));
