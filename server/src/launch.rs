@@ -352,7 +352,7 @@ pub fn node(
 ) -> Node {
     let shard_count = usize::from(config.shards);
     let hasher = Hasher::new(seed);
-    let settings = Settings { bulk_len_bytes_max: config.bulk_len_bytes_max };
+    let settings = Settings { bulk_len_bytes_max: config.argument_bytes_max() };
     let mut shards = Shards::new(shard_count);
     let owners = storage::owners(config.shards, config.cores);
     for (number, &owner) in owners.iter().enumerate() {

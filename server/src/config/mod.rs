@@ -119,6 +119,23 @@ pub struct Config {
     pub log_file: Option<PathBuf>,
 }
 
+/// Places in a request are 32 bits wide, here and in the journal, so neither an argument nor a whole request may be longer than
+/// this, whatever is set.
+const ARGUMENT_BYTES_MAX: u64 = 2 << 30;
+const REQUEST_BYTES_MAX: u64 = 3 << 30;
+
+impl Config {
+    /// Bytes of the longest argument and string: [`Self::bulk_len_bytes_max`], bounded.
+    pub fn argument_bytes_max(&self) -> u64 {
+        self.bulk_len_bytes_max.min(ARGUMENT_BYTES_MAX)
+    }
+
+    /// Bytes of unprocessed requests that one client may have: [`Self::query_buffer_bytes_max`], bounded.
+    pub fn request_bytes_max(&self) -> u64 {
+        self.query_buffer_bytes_max.min(REQUEST_BYTES_MAX)
+    }
+}
+
 impl Default for Config {
     /// The defaults for a machine with one CPU.
     fn default() -> Self {

@@ -121,3 +121,13 @@ fn the_documentation_has_a_row_for_every_option_and_no_other() {
     }
     assert_eq!(rows.len(), OPTIONS.len(), "a row without an option");
 }
+
+#[test]
+fn lengths_beyond_what_a_request_can_hold_are_bounded() {
+    let mut config = Config::default();
+    assert_eq!((config.argument_bytes_max(), config.request_bytes_max()), (512 << 20, 1 << 30));
+    (config.bulk_len_bytes_max, config.query_buffer_bytes_max) = (u64::MAX, u64::MAX);
+    // All places in the largest request, and the lengths that precede its arguments in the journal, fit 32 bits.
+    assert!(config.request_bytes_max() + (1 << 29) < u64::from(u32::MAX));
+    assert!(config.argument_bytes_max() < config.request_bytes_max());
+}

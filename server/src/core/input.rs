@@ -208,7 +208,7 @@ impl<I: Io> Core<I> {
     /// Closes a connection that has more unexecuted input than it may.
     fn check_input_limit(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        if connection.input_bytes() as u64 > self.node.config.query_buffer_bytes_max {
+        if connection.input_bytes() as u64 > self.node.config.request_bytes_max() {
             tracing::warn!(id = connection.id, "closing a client past client-query-buffer-limit");
             self.node.stats.input_limit_closed += 1;
             self.close(token);
@@ -236,7 +236,7 @@ impl<I: Io> Core<I> {
             }
         }
         let mut limits = Limits {
-            bulk_len_bytes_max: node.config.bulk_len_bytes_max,
+            bulk_len_bytes_max: node.config.argument_bytes_max(),
             large_bulk_bytes_min: LARGE_BULK_BYTES,
             ..Limits::default()
         };

@@ -213,7 +213,7 @@ impl Node {
 
     /// Uses a new configuration.
     pub fn configure(&mut self, config: Arc<Config>) {
-        self.executor.settings.bulk_len_bytes_max = config.bulk_len_bytes_max;
+        self.executor.settings.bulk_len_bytes_max = config.argument_bytes_max();
         if let Some(log) = &mut self.log {
             log.set_fsync(config.append_fsync);
         }
