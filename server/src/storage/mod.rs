@@ -41,7 +41,7 @@ use progress::Progress;
 
 pub use earlier::{EarlierSegment, EarlierSegments};
 pub use replay::finish;
-pub use snapshot::{SNAPSHOT_FORMAT, SnapshotHeader, snapshot_header};
+pub use snapshot::{SNAPSHOT_FORMAT, SnapshotFields, SnapshotHeader, snapshot_header};
 
 /// What is on disk, and how it is loaded.
 pub struct Store {

@@ -119,20 +119,75 @@ pub(super) fn load(
     hasher: &Hasher,
     progress: &Progress,
 ) -> Result<SnapshotHeader, String> {
-    let mut loader = Loader { shard, hasher, expected, node, fields: Fields::default(), header: None };
+    let mut loader =
+        Loader { shard, hasher, expected, node, fields: SnapshotFields::default(), header: None };
     read_rdb(path, &mut loader, progress)?;
     loader.header().map_err(|error| format!("{} cannot be loaded: {error}", path.display()))
 }
 
-/// The fields, as far as they were read.
+/// The fields of a snapshot file, as far as they were read.
 #[derive(Default)]
-struct Fields {
+pub struct SnapshotFields {
     format: Option<u64>,
     shard: Option<u64>,
     index: Option<u64>,
     term: Option<u64>,
     time_ms: Option<u64>,
-    node: Option<Vec<u8>>,
+    node: Option<[u8; 16]>,
+}
+
+impl SnapshotFields {
+    /// Takes note of an AUX field, and passes over those of others.
+    pub fn note(&mut self, name: &[u8], value: &[u8]) {
+        let number = || str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+        match name {
+            b"duva-format" => self.format = number(),
+            b"duva-shard" => self.shard = number(),
+            b"duva-index" => self.index = number(),
+            b"duva-term" => self.term = number(),
+            b"duva-time-ms" => self.time_ms = number(),
+            b"duva-node" => self.node = id(value),
+            _ => {}
+        }
+    }
+
+    /// What the file is a snapshot of, once all fields were read.
+    ///
+    /// # Errors
+    /// A sentence, which does not name the file, if it is not of the shard and index that are expected, or not of `node`,
+    /// where that is known.
+    pub fn header(
+        &self,
+        (shard, index): (u16, u64),
+        expected_node: Option<&[u8; 16]>,
+    ) -> Result<SnapshotHeader, String> {
+        if let Some(format) = self.format.filter(|&format| format != SNAPSHOT_FORMAT) {
+            return Err(format!(
+                "a newer server wrote it, in format {format}; this one reads format {SNAPSHOT_FORMAT}"
+            ));
+        }
+        let (Some(_), Some(own_shard), Some(own_index), Some(term), Some(time_ms), Some(node)) =
+            (self.format, self.shard, self.index, self.term, self.time_ms, self.node)
+        else {
+            return Err("it is no snapshot of a shard: fields are missing at its beginning".to_owned());
+        };
+        if (own_shard, own_index) != (u64::from(shard), index) {
+            return Err(format!(
+                "it is the snapshot of shard {own_shard} at index {own_index}, not the one in its name: it was renamed"
+            ));
+        }
+        if expected_node.is_some_and(|expected| *expected != node) {
+            return Err("it belongs to another node than the manifest says".to_owned());
+        }
+        Ok(SnapshotHeader { shard, index, term, time_ms, node })
+    }
+}
+
+/// An id from its [`hexadecimal`] form.
+fn id(text: &[u8]) -> Option<[u8; 16]> {
+    let text = str::from_utf8(text).ok().filter(|text| text.len() == 32)?;
+    let number = u128::from_str_radix(text, 16).ok()?;
+    Some(number.to_be_bytes())
 }
 
 struct Loader<'a> {
@@ -141,7 +196,7 @@ struct Loader<'a> {
     /// Shard and index in the file's name.
     expected: (u16, u64),
     node: &'a [u8; 16],
-    fields: Fields,
+    fields: SnapshotFields,
     /// Known, and checked, from the first entry on.
     header: Option<SnapshotHeader>,
 }
@@ -152,29 +207,8 @@ impl Loader<'_> {
         if let Some(header) = self.header {
             return Ok(header);
         }
-        let Fields { format, shard, index, term, time_ms, node } = &self.fields;
-        if let Some(format) = format.filter(|&format| format != SNAPSHOT_FORMAT) {
-            return Err(format!(
-                "a newer server wrote it, in format {format}; this one reads format {SNAPSHOT_FORMAT}"
-            ));
-        }
-        let (Some(_), Some(shard), Some(index), &Some(term), &Some(time_ms), Some(node)) =
-            (format, shard, index, term, time_ms, node)
-        else {
-            return Err("it is no snapshot of a shard: fields are missing at its beginning".to_owned());
-        };
-        let (expected_shard, expected_index) = self.expected;
-        if (*shard, *index) != (u64::from(expected_shard), expected_index) {
-            return Err(format!(
-                "it is the snapshot of shard {shard} at index {index}, not the one in its name: it was renamed"
-            ));
-        }
-        if *node != hexadecimal(self.node).into_bytes() {
-            return Err("it belongs to another node than the manifest says".to_owned());
-        }
-        let header =
-            SnapshotHeader { shard: expected_shard, index: expected_index, term, time_ms, node: *self.node };
-        self.shard.advance(time_ms);
+        let header = self.fields.header(self.expected, Some(self.node))?;
+        self.shard.advance(header.time_ms);
         self.header = Some(header);
         Ok(header)
     }
@@ -184,16 +218,7 @@ impl Visitor for Loader<'_> {
     type Error = String;
 
     fn aux(&mut self, name: &[u8], value: &[u8]) -> Result<(), String> {
-        let number = || str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-        match name {
-            b"duva-format" => self.fields.format = number(),
-            b"duva-shard" => self.fields.shard = number(),
-            b"duva-index" => self.fields.index = number(),
-            b"duva-term" => self.fields.term = number(),
-            b"duva-time-ms" => self.fields.time_ms = number(),
-            b"duva-node" => self.fields.node = Some(value.to_vec()),
-            _ => {}
-        }
+        self.fields.note(name, value);
         Ok(())
     }
 

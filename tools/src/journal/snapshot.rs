@@ -8,12 +8,12 @@ use duva_engine::{
     rdb::{Item, ReadError, Reader, Visitor},
 };
 use duva_persist::manifest::Manifest;
-use duva_server::storage::SNAPSHOT_FORMAT;
+use duva_server::storage::{SnapshotFields, SnapshotHeader};
 
 use super::{
     Failure,
     folder::{Folder, SnapshotFile},
-    text::{Id, Time},
+    text::Time,
 };
 
 /// The file is read in pieces of this size.
@@ -42,7 +42,7 @@ pub(super) fn read(
 ) -> Result<Result<Summary, String>, Failure> {
     let unreadable = |error| folder.unreadable(&file.name, &error);
     let (mut source, bytes) = folder.open(&file.name).map_err(unreadable)?;
-    let mut check = Check { file, manifest, fields: Fields::default(), keys: 0, is_checked: false };
+    let mut check = Check { file, manifest, fields: SnapshotFields::default(), keys: 0, is_checked: false };
     let mut reader = Reader::new();
     let mut piece = vec![0; PIECE_BYTES];
     loop {
@@ -61,14 +61,15 @@ pub(super) fn read(
     if let Err(error) = reader.finish() {
         return Ok(Err(error.to_string()));
     }
-    if let Err(sentence) = check.fields() {
-        return Ok(Err(sentence));
-    }
+    let header = match check.header() {
+        Ok(header) => header,
+        Err(sentence) => return Ok(Err(sentence)),
+    };
     let mut checksum = [0; CHECKSUM_BYTES as usize];
     if let Some(at) = bytes.checked_sub(CHECKSUM_BYTES) {
         source.read_exact_at(&mut checksum, at).map_err(unreadable)?;
     }
-    let time_ms = check.fields.time_ms.unwrap_or(0);
+    let time_ms = header.time_ms;
     Ok(Ok(Summary { bytes, keys: check.keys, time_ms, has_checksum: checksum != [0; 8] }))
 }
 
@@ -78,50 +79,20 @@ pub(super) fn told(summary: &Summary) -> String {
     format!("{} bytes, {} keys, of {}{unchecked}", summary.bytes, summary.keys, Time(summary.time_ms))
 }
 
-/// The fields, as far as they were read.
-#[derive(Default)]
-struct Fields {
-    format: Option<u64>,
-    shard: Option<u64>,
-    index: Option<u64>,
-    term: Option<u64>,
-    time_ms: Option<u64>,
-    node: Option<Vec<u8>>,
-}
-
 struct Check<'a> {
     file: &'a SnapshotFile,
     manifest: Option<&'a Manifest>,
-    fields: Fields,
+    fields: SnapshotFields,
     keys: u64,
     /// The fields were found right.
     is_checked: bool,
 }
 
 impl Check<'_> {
-    /// Whether the fields are there and fit.
-    fn fields(&mut self) -> Result<(), String> {
-        let Fields { format, shard, index, term, time_ms, node } = &self.fields;
-        if let Some(format) = format.filter(|&format| format != SNAPSHOT_FORMAT) {
-            return Err(format!(
-                "a newer server wrote it, in format {format}; this version reads format {SNAPSHOT_FORMAT}"
-            ));
-        }
-        let (Some(_), Some(shard), Some(index), Some(_), Some(_), Some(node)) =
-            (format, shard, index, term, time_ms, node)
-        else {
-            return Err("it is no snapshot of a shard: fields are missing at its beginning".to_owned());
-        };
-        if (*shard, *index) != (u64::from(self.file.shard), self.file.index) {
-            return Err(format!(
-                "it is the snapshot of shard {shard} at index {index}, not the one in its name: it was renamed"
-            ));
-        }
-        if self.manifest.is_some_and(|manifest| *node != Id(&manifest.node).to_string().into_bytes()) {
-            return Err("it belongs to another node than the manifest says".to_owned());
-        }
-        self.is_checked = true;
-        Ok(())
+    /// What the fields say, if they are there and fit.
+    fn header(&self) -> Result<SnapshotHeader, String> {
+        let expected = (self.file.shard, self.file.index);
+        self.fields.header(expected, self.manifest.map(|manifest| &manifest.node))
     }
 }
 
@@ -129,22 +100,14 @@ impl Visitor for Check<'_> {
     type Error = String;
 
     fn aux(&mut self, name: &[u8], value: &[u8]) -> Result<(), String> {
-        let number = || str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-        match name {
-            b"duva-format" => self.fields.format = number(),
-            b"duva-shard" => self.fields.shard = number(),
-            b"duva-index" => self.fields.index = number(),
-            b"duva-term" => self.fields.term = number(),
-            b"duva-time-ms" => self.fields.time_ms = number(),
-            b"duva-node" => self.fields.node = Some(value.to_vec()),
-            _ => {}
-        }
+        self.fields.note(name, value);
         Ok(())
     }
 
     fn entry(&mut self, item: Item<'_>) -> Result<(), String> {
         if !self.is_checked {
-            self.fields()?;
+            self.header()?;
+            self.is_checked = true;
         }
         self.keys += 1;
         let Some(manifest) = self.manifest else { return Ok(()) };
