@@ -2,7 +2,7 @@
 //!
 //! Parts are complete replies that handlers wrote. If one is an error, the first error is the whole reply.
 
-use crate::Reply;
+use crate::{Call, Reply, Resume};
 
 use super::{Merge, databases::mix};
 
@@ -37,6 +37,85 @@ pub fn merge(merge: Merge, parts: &[Part<'_>], draw: u64, reply: &mut Reply<'_>)
 /// The first part's reply that is an error.
 pub fn first_error<'a>(parts: &[Part<'a>]) -> Option<&'a [u8]> {
     parts.iter().map(|part| part.reply).find(|reply| reply.first() == Some(&b'-'))
+}
+
+/// What one core answered to a part of very many keys, piece after piece.
+#[derive(Debug, Default)]
+pub struct LongPart {
+    /// The pieces' replies, one after the other: arrays.
+    pub reply: Vec<u8>,
+    /// The ordinal numbers of its keys, ascending.
+    pub positions: Vec<usize>,
+    /// How many of the keys are in its pieces up to and including each.
+    pub piece_ends: Vec<usize>,
+}
+
+/// [`Merge::ByKey`] of very many keys, in steps.
+pub struct LongMerge {
+    parts: Vec<LongPart>,
+    /// How far each part is: keys, bytes, pieces.
+    places: Vec<[usize; 3]>,
+    /// The key whose element is next, and how many there are.
+    next: usize,
+    count: usize,
+    output: Vec<u8>,
+}
+
+/// Elements, and about so many bytes of them, that one step of it copies.
+const STEP_ELEMENTS: usize = 4096;
+const STEP_BYTES: usize = 256 << 10;
+
+impl LongMerge {
+    /// The reply that `parts` make together.
+    ///
+    /// # Panics
+    /// In a step, as [`merge`] does.
+    pub fn new(parts: Vec<LongPart>, protocol: crate::Protocol) -> Self {
+        let count = parts.iter().map(|part| part.positions.len()).sum();
+        let mut output = Vec::with_capacity(parts.iter().map(|part| part.reply.len()).sum());
+        Reply::new(&mut output, protocol).array(count);
+        Self { places: vec![[0; 3]; parts.len()], parts, next: 0, count, output }
+    }
+
+    /// Goes on for one budget; true once all is copied.
+    fn go_on(&mut self) -> bool {
+        let end = self.count.min(self.next + STEP_ELEMENTS);
+        let bytes_end = self.output.len() + STEP_BYTES;
+        while self.next < end && self.output.len() < bytes_end {
+            self.step();
+        }
+        self.next == self.count
+    }
+
+    /// Copies the next element.
+    fn step(&mut self) {
+        let mut both = self.parts.iter().zip(&mut self.places);
+        let (part, [key, byte, piece]) = both
+            .find(|(part, place)| part.positions.get(place[0]) == Some(&self.next))
+            .expect("every key is on one core");
+        let start = piece.checked_sub(1).map_or(0, |before| part.piece_ends[before]);
+        if *key == start {
+            let (length, elements) = array(&part.reply[*byte..]);
+            assert!(length == part.piece_ends[*piece] - start, "an element a key");
+            *byte = part.reply.len() - elements.len();
+        }
+        let length = reply_length(&part.reply[*byte..]);
+        self.output.extend_from_slice(&part.reply[*byte..*byte + length]);
+        *byte += length;
+        *key += 1;
+        *piece += usize::from(*key == part.piece_ends[*piece]);
+        self.next += 1;
+    }
+}
+
+impl Resume for LongMerge {
+    fn resume(&mut self, call: &mut Call<'_>) -> bool {
+        let is_done = self.go_on();
+        if is_done {
+            call.reply.raw(&self.output);
+        }
+        is_done
+    }
 }
 
 fn by_key(parts: &[Part<'_>], reply: &mut Reply<'_>) {
@@ -150,6 +229,34 @@ mod tests {
             ("*3\r\n$0\r\n\r\n_\r\n$2\r\nok\r\n", &[1, 4, 3]),
         ];
         assert_eq!(merged(Merge::ByKey, parts, 0), "*5\r\n$-1\r\n$0\r\n\r\n$3\r\na\r\n\r\n$2\r\nok\r\n_\r\n");
+    }
+
+    #[test]
+    fn elements_of_long_parts_return_to_their_keys() {
+        const KEYS: usize = 3 * STEP_ELEMENTS;
+        // Every third key is on another core; pieces are of 1,000 keys.
+        let part = |is_own: fn(usize) -> bool| {
+            let positions: Vec<usize> = (0..KEYS).filter(|&key| is_own(key)).collect();
+            let mut part = LongPart::default();
+            for piece in positions.chunks(1_000) {
+                part.reply.extend_from_slice(format!("*{}\r\n", piece.len()).as_bytes());
+                for key in piece {
+                    part.reply.extend_from_slice(format!(":{key}\r\n").as_bytes());
+                }
+                part.piece_ends.push(part.piece_ends.last().unwrap_or(&0) + piece.len());
+            }
+            LongPart { positions, ..part }
+        };
+        let parts = vec![part(|key| key % 3 != 0), LongPart::default(), part(|key| key % 3 == 0)];
+        let mut merge = LongMerge::new(parts, Protocol::Resp2);
+        let elements: String = (0..KEYS).map(|key| format!(":{key}\r\n")).collect();
+        let (mut output, mut steps) = (Vec::new(), 1);
+        while !merge.go_on() {
+            steps += 1;
+        }
+        Reply::new(&mut output, Protocol::Resp2).raw(&merge.output);
+        assert_eq!(String::from_utf8(output).expect("text"), format!("*{KEYS}\r\n{elements}"));
+        assert_eq!(steps, 3);
     }
 
     #[test]

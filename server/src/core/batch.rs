@@ -16,6 +16,12 @@ use super::{
     save::SaveMessage,
 };
 
+/// Keys of a gather that a core looks at in one turn at most: what has more of them is worked on piece by piece.
+pub const PIECE_KEYS_MAX: usize = 512;
+
+/// Bytes of values after which such a piece ends early.
+pub const PIECE_BYTES_MAX: usize = 256 << 10;
+
 /// Capacity that an emptied batch may keep, in bytes.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
@@ -85,9 +91,13 @@ pub enum Work {
     Attach(Box<DetachedEntry>),
     /// Says of every key whether it exists: a digit each.
     Exists,
-    /// Journals these requests as one group, and applies them.
+    /// Keeps its request, a piece of what is to be written.
+    Stage,
+    /// Gives back the locks of a piece; the reply is empty once all are.
+    GiveBack,
+    /// Journals these requests, or what was staged if there are none, as one group, and applies them.
     Apply(Vec<OwnedRequest>),
-    /// Journals what is to be applied if all participants can; answers once that is durable.
+    /// Journals what is to be applied if all participants can; answers once that is durable. What, as for [`Self::Apply`].
     Prepare(Vec<OwnedRequest>),
     /// Journals that what was prepared happens, and applies it.
     Finish,

@@ -3,7 +3,7 @@
 //! Invariants: a connection is freed after its last completion; its place is reused under a new generation. An idle
 //! connection holds no buffers.
 
-use duva_engine::{ArgumentRange, Protocol};
+use duva_engine::{ArgumentRange, KeyHash, Protocol};
 use duva_net::{
     io::{GENERATION_LIMIT, Socket, Token},
     resp::Parser,
@@ -99,6 +99,8 @@ impl State {
 pub struct Unfinished {
     /// Arguments found so far.
     pub ranges: Vec<ArgumentRange>,
+    /// Its first keys, of a request that has many, so that they are not all hashed at the end.
+    pub keys: Vec<KeyHash>,
     /// Large arguments received so far.
     pub large: Vec<Vec<u8>>,
     /// Bytes of `large`.
@@ -189,7 +191,9 @@ impl Connection {
     pub fn input_bytes(&self) -> usize {
         let unfinished = self.unfinished.as_ref().map_or(0, |unfinished| {
             let receiving = unfinished.receiving.as_ref().map_or(0, |receiving| receiving.arrived);
-            unfinished.large_bytes + receiving + unfinished.ranges.capacity() * size_of::<ArgumentRange>()
+            let ranges = unfinished.ranges.capacity() * size_of::<ArgumentRange>();
+            let keys = unfinished.keys.capacity() * size_of::<KeyHash>();
+            unfinished.large_bytes + receiving + ranges + keys
         });
         self.input.len() + unfinished
     }

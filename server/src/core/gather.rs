@@ -7,7 +7,11 @@
 //!   reads or writes a locked key. So no reader sees half of a change.
 //! - **No deadlock.** See [`super::locks`]: a refused gather gives everything back and asks again, older by then.
 //! - **Order.** A connection executes nothing while a gather of its own is under way, and a gather begins only when
-//!   nothing earlier of its connection is unfinished.
+//!   nothing earlier of its connection is unfinished. Once it is answered, only its locks may be left to give back.
+//! - **Bounded pieces.** A part of very many keys is worked on piece by piece, in the order of its keys: the next piece is
+//!   sent when the one before it was answered, so that every core returns to its loop in between.
+
+use std::ops::Range;
 
 use duva_engine::{
     Cursor, DetachedEntry, KeyHash, Protocol, Reply, SLOT_COUNT,
@@ -18,7 +22,7 @@ use duva_net::io::Token;
 
 use super::{
     admin::{AdminPurpose, AdminReply},
-    batch::{Answer, GatherKey, Locking, Message, Work},
+    batch::{Answer, GatherKey, Locking, Message, PIECE_BYTES_MAX, PIECE_KEYS_MAX, Work},
     locks::TransactionId,
     node::{Node, Origin},
     replies::Sequence,
@@ -68,13 +72,20 @@ struct Gather {
     refusals: u32,
     /// A part's error, which becomes the reply.
     error: Option<Vec<u8>>,
+    /// What is tried again once the locks are given back.
+    refused_phase: Option<Phase>,
 }
 
 struct Part {
     core: usize,
     /// Ordinal numbers of its keys.
     keys: Vec<usize>,
+    /// How many of them the present phase has been sent with.
+    sent: usize,
+    /// The present phase's replies, of one piece after the other.
     reply: Vec<u8>,
+    /// Up to which key, and to where in `reply`, each piece that was answered goes.
+    pieces: Vec<(usize, usize)>,
     /// Whether it holds its locks.
     is_locked: bool,
     entry: Option<Box<DetachedEntry>>,
@@ -104,6 +115,10 @@ enum Phase {
     Store(Plan),
     /// LCS: both strings are read under locks.
     ReadStrings,
+    /// With a journal: the parts' shares go to their cores, piece by piece.
+    Stage(Outcome),
+    /// The locks are given back, piece by piece.
+    GiveBack,
     /// With a journal: all writes are on one core, as one group.
     Apply(Outcome),
     /// With journals: every part is made durable.
@@ -247,6 +262,7 @@ impl Node {
             refused: false,
             refusals: 0,
             error: None,
+            refused_phase: None,
         });
         gather.send(self);
         self.gathers.places[index as usize] = Some(gather);
@@ -277,21 +293,28 @@ impl Node {
         let mut gather = self.gathers.places[index].take().expect("an answer to a gather that is under way");
         assert!(gather.key.transaction == key.transaction, "an answer to a gather that ended");
         gather.take_answer(key.part, answer, reply);
+        if gather.goes_on(usize::from(key.part)) {
+            gather.waiting += 1;
+            gather.send_part(self, usize::from(key.part));
+        }
         if gather.waiting > 0 {
             self.gathers.places[index] = Some(gather);
             return;
         }
-        if gather.refused {
-            gather.refused = false;
+        let advance = if std::mem::take(&mut gather.refused) {
             gather.refusals += 1;
             gather.release(self);
-            let rest_ms = if gather.refusals > REFUSALS_MAX { REST_MS } else { 0 };
-            self.gathers.retries.push((key.index, self.executor.now_ms + rest_ms));
-            self.gathers.places[index] = Some(gather);
-            return;
-        }
-        match gather.advance(self) {
+            gather.give_back(self, true)
+        } else {
+            gather.advance(self)
+        };
+        match advance {
             Advance::Sent => self.gathers.places[index] = Some(gather),
+            Advance::Retry => {
+                let rest_ms = if gather.refusals > REFUSALS_MAX { REST_MS } else { 0 };
+                self.gathers.retries.push((key.index, self.executor.now_ms + rest_ms));
+                self.gathers.places[index] = Some(gather);
+            }
             Advance::Finished => self.gathers.free.push(key.index),
         }
     }
@@ -300,8 +323,25 @@ impl Node {
 enum Advance {
     /// Another phase is under way.
     Sent,
-    /// The reply was delivered.
+    /// It holds no lock, and is to ask again.
+    Retry,
+    /// The reply was delivered, and no lock is held.
     Finished,
+}
+
+impl Phase {
+    /// Whether parts of very many keys go through it piece by piece.
+    fn is_in_pieces(&self) -> bool {
+        matches!(
+            self,
+            Self::Read(_) | Self::Lock(_) | Self::Write(_) | Self::Probe(_) | Self::SetAll | Self::Stage(_)
+        )
+    }
+
+    /// Whether what it sends has the values that are to be written.
+    fn brings_values(&self) -> bool {
+        matches!(self, Self::Write(_) | Self::SetAll | Self::Stage(_))
+    }
 }
 
 impl Part {
@@ -309,7 +349,9 @@ impl Part {
         Self {
             core,
             keys,
+            sent: 0,
             reply: Vec::new(),
+            pieces: Vec::new(),
             is_locked: false,
             entry: None,
             admin: None,
@@ -317,6 +359,32 @@ impl Part {
             writes: Vec::new(),
             has_prepared: false,
         }
+    }
+
+    /// Whether it has more keys than one piece: its locks are given back as they were taken.
+    fn is_long(&self) -> bool {
+        self.keys.len() > PIECE_KEYS_MAX
+    }
+
+    /// Takes the keys that are sent next.
+    fn next_piece(&mut self, request: &OwnedRequest, phase: &Phase) -> Range<usize> {
+        let start = self.sent;
+        let mut end = self.keys.len();
+        if phase.is_in_pieces() {
+            end = end.min(start + PIECE_KEYS_MAX);
+        }
+        if phase.brings_values() {
+            let (mut rest_bytes, keys) = (PIECE_BYTES_MAX, start..end);
+            for position in keys {
+                rest_bytes = rest_bytes.saturating_sub(request.key_bytes(self.keys[position]));
+                if rest_bytes == 0 {
+                    end = position + 1;
+                    break;
+                }
+            }
+        }
+        self.sent = end;
+        start..end
     }
 }
 
@@ -330,7 +398,26 @@ impl Gather {
         }
         self.waiting = self.parts.len();
         for index in 0..self.parts.len() {
-            self.send_part(node, index);
+            self.begin_part(node, index);
+        }
+    }
+
+    /// Sends the first, or only, piece of a part of the present phase.
+    fn begin_part(&mut self, node: &mut Node, index: usize) {
+        let part = &mut self.parts[index];
+        part.sent = 0;
+        part.reply.clear();
+        part.pieces.clear();
+        self.send_part(node, index);
+    }
+
+    /// Whether the part that was just answered has another piece.
+    fn goes_on(&self, index: usize) -> bool {
+        let part = &self.parts[index];
+        match self.phase {
+            // The answer says so.
+            Phase::GiveBack => part.is_locked,
+            _ => part.sent < part.keys.len() && !self.refused && self.error.is_none(),
         }
     }
 
@@ -339,10 +426,18 @@ impl Gather {
         let lock = if everywhere { Locking::All } else { Locking::Keys };
         let command = self.request.command;
         let mut database = self.request.mode.database;
+        let part = &mut self.parts[index];
+        let piece = part.next_piece(&self.request, &self.phase);
+        let is_over = piece.end == part.keys.len() && !part.is_long();
+        let release = if is_over { Locking::Release } else { Locking::None };
         let (locking, work, command) = match &self.phase {
             Phase::Read(_) => (lock, Work::Command, command),
             Phase::Lock(_) => (lock, Work::Nothing, command),
-            Phase::Write(_) | Phase::SetAll => (Locking::Release, Work::Command, command),
+            Phase::Write(_) => (release, Work::Command, command),
+            // It was decided: a piece must not ask again.
+            Phase::SetAll => (release, Work::Command, named("mset")),
+            Phase::Stage(_) => (Locking::None, Work::Stage, staged_as(command)),
+            Phase::GiveBack => (Locking::None, Work::GiveBack, command),
             Phase::Free(_) => (Locking::None, Work::Command, command),
             Phase::Probe(plan) => {
                 database = self.database_of(*plan, self.parts[index].keys[0]);
@@ -372,10 +467,13 @@ impl Gather {
         };
         let whole = everywhere || matches!(self.phase, Phase::Walk(_) | Phase::LockAll(_) | Phase::Cut(_));
         // Such work has requests of its own, or none.
-        let is_bare = matches!(work, Work::Admin(_) | Work::Apply(_) | Work::Prepare(_) | Work::Finish);
+        let is_bare = matches!(
+            work,
+            Work::Admin(_) | Work::Apply(_) | Work::Prepare(_) | Work::Finish | Work::GiveBack
+        );
         let keys_only = matches!(self.phase, Phase::Lock(_));
         // Any other phase may be sent again, or goes to several cores whole.
-        let is_last = matches!(self.phase, Phase::Write(_) | Phase::SetAll) && !whole;
+        let is_last = self.phase.brings_values() && !whole;
         let large = if is_last { Large::Move } else { Large::Copy };
         let part = &self.parts[index];
         let mut request = self.request.view();
@@ -389,13 +487,13 @@ impl Gather {
             let keys = command_keys(request.command);
             // Probing asks for the keys alone; values stay for the phase that sets them.
             let width = if matches!(self.phase, Phase::Probe(_)) { 1 } else { keys.1 };
-            let arguments = part
-                .keys
+            let ordinals = &part.keys[piece];
+            let arguments = ordinals
                 .iter()
                 .filter(|_| !keys_only)
                 .flat_map(|&ordinal| (0..width).map(move |offset| keys.0 + ordinal * keys.1 + offset));
             let arguments = std::iter::once(0).chain(arguments);
-            Some(batch.pack_some(&mut request, arguments, part.keys.iter().copied(), large))
+            Some(batch.pack_some(&mut request, arguments, ordinals.iter().copied(), large))
         };
         let packed = packed.map(|packed| packed.with_command(command));
         let gather = GatherKey { part: index as u16, ..self.key };
@@ -408,6 +506,10 @@ impl Gather {
 
     /// With a journal, under all locks: every part's share of the request is its write.
     fn write_shares(&mut self, node: &mut Node, outcome: Outcome) -> Advance {
+        if self.parts.iter().any(Part::is_long) {
+            self.phase = Phase::Stage(outcome);
+            return self.send_next(node);
+        }
         let (first, width) = command_keys(self.request.command);
         let is_whole = matches!(self.request.command.run, Run::Everywhere(..));
         for part in &mut self.parts {
@@ -438,9 +540,14 @@ impl Gather {
             }
         }
         let writers = self.writers(|part| !part.writes.is_empty());
+        self.send_writes(node, outcome, &writers)
+    }
+
+    /// Lets these parts, all that write, do so.
+    fn send_writes(&mut self, node: &mut Node, outcome: Outcome, writers: &[usize]) -> Advance {
         let is_one = writers.len() == 1;
         self.phase = if is_one { Phase::Apply(outcome) } else { Phase::Prepare(outcome) };
-        self.send_to(node, &writers)
+        self.send_to(node, writers)
     }
 
     fn writers(&self, writes: impl Fn(&Part) -> bool) -> Vec<usize> {
@@ -450,7 +557,7 @@ impl Gather {
     fn send_to(&mut self, node: &mut Node, parts: &[usize]) -> Advance {
         self.waiting = parts.len();
         for &index in parts {
-            self.send_part(node, index);
+            self.begin_part(node, index);
         }
         Advance::Sent
     }
@@ -492,24 +599,29 @@ impl Gather {
     fn take_answer(&mut self, part: u16, answer: Answer, reply: &[u8]) {
         let part = &mut self.parts[usize::from(part)];
         self.waiting -= 1;
-        part.reply.clear();
         part.reply.extend_from_slice(reply);
+        let is_over = part.sent == part.keys.len();
         part.is_locked = match &self.phase {
             Phase::Read(_) | Phase::Lock(_) | Phase::Probe(_) | Phase::ReadStrings | Phase::LockAll(_) => {
                 true
             }
             // With a journal the coordinator gives the locks back, once all has been written.
-            Phase::Apply(_) | Phase::Prepare(_) | Phase::Finish(_) | Phase::Fetch(_) => part.is_locked,
-            _ => false,
+            Phase::Stage(_) | Phase::Apply(_) | Phase::Prepare(_) | Phase::Finish(_) | Phase::Fetch(_) => {
+                part.is_locked
+            }
+            Phase::GiveBack => !reply.is_empty(),
+            // The last piece gave them back, unless there were many.
+            _ => part.is_locked && (part.is_long() || !is_over),
         };
         if reply.first() == Some(&b'-') && !matches!(self.phase, Phase::Admin(_)) {
             self.error.get_or_insert_with(|| reply.to_vec());
         }
         part.has_prepared |= matches!(self.phase, Phase::Prepare(_));
         match answer {
-            Answer::Reply => {}
+            Answer::Reply => part.pieces.push((part.sent, part.reply.len())),
             Answer::Refused => {
-                part.is_locked = false;
+                // Earlier pieces are held.
+                part.is_locked = !part.pieces.is_empty();
                 self.refused = true;
             }
             Answer::Entry(entry) => part.entry = entry,
@@ -518,12 +630,23 @@ impl Gather {
         }
     }
 
-    /// Gives back every lock that is held.
+    /// Gives back every lock that is held by a part of few.
     fn release(&mut self, node: &mut Node) {
-        for part in self.parts.iter_mut().filter(|part| part.is_locked) {
+        for part in self.parts.iter_mut().filter(|part| part.is_locked && !part.is_long()) {
             part.is_locked = false;
             node.mesh.outgoing(part.core).messages.push(Message::Release(self.key.transaction));
         }
+    }
+
+    /// Gives back the locks that are left; then the present phase is tried again, if it was refused, or all is done.
+    fn give_back(&mut self, node: &mut Node, is_refused: bool) -> Advance {
+        let holders = self.writers(|part| part.is_locked);
+        if holders.is_empty() {
+            return if is_refused { Advance::Retry } else { Advance::Finished };
+        }
+        let phase = std::mem::replace(&mut self.phase, Phase::GiveBack);
+        self.refused_phase = is_refused.then_some(phase);
+        self.send_to(node, &holders)
     }
 
     /// All answers of a phase are in, and none was refused: goes on to the next phase, or replies. A part's error ends it.
@@ -544,6 +667,18 @@ impl Gather {
                 self.phase = Phase::Write(*merge);
                 self.send_next(node)
             }
+            Phase::Stage(outcome) => {
+                let outcome = *outcome;
+                let writers = self.writers(|_| true);
+                self.send_writes(node, outcome, &writers)
+            }
+            Phase::GiveBack => match self.refused_phase.take() {
+                Some(phase) => {
+                    self.phase = phase;
+                    Advance::Retry
+                }
+                None => Advance::Finished,
+            },
             Phase::Prepare(outcome) => {
                 self.phase = Phase::Finish(*outcome);
                 let prepared = self.writers(|part| part.has_prepared);
@@ -604,19 +739,47 @@ impl Gather {
         self.release(node);
         node.note_error(self.request.command, reply);
         node.deliver(self.token, self.sequence, reply, true);
-        Advance::Finished
+        self.give_back(node, false)
     }
 
     fn finish_merged(&mut self, node: &mut Node, merge: Merge) -> Advance {
+        if merge == Merge::ByKey && self.parts.iter().any(Part::is_long) {
+            return self.merge_later(node);
+        }
         let mut output = Vec::new();
         let parts: Vec<command::merge::Part<'_>> = self
             .parts
             .iter()
-            .map(|part| command::merge::Part { reply: &part.reply, positions: &part.keys })
+            .flat_map(|part| {
+                let starts = std::iter::once((0, 0)).chain(part.pieces.iter().copied());
+                starts.zip(&part.pieces).map(|((key, byte), &(key_end, byte_end))| command::merge::Part {
+                    reply: &part.reply[byte..byte_end],
+                    positions: &part.keys[key..key_end],
+                })
+            })
             .collect();
         let draw = node.executor.seed ^ self.key.transaction.0;
         command::merge::merge(merge, &parts, draw, &mut Reply::new(&mut output, self.request.mode.protocol));
         self.finish(node, &output)
+    }
+
+    /// The replies of very many keys are merged over several turns, without locks.
+    fn merge_later(&mut self, node: &mut Node) -> Advance {
+        let parts = self.parts.iter_mut().map(|part| command::merge::LongPart {
+            reply: std::mem::take(&mut part.reply),
+            // They still say how many locks are held.
+            positions: part.keys.clone(),
+            piece_ends: part.pieces.iter().map(|&(key_end, _)| key_end).collect(),
+        });
+        let (token, sequence) = (self.token, self.sequence);
+        let (command, mode) = (self.request.command, self.request.mode);
+        let state = command::merge::LongMerge::new(parts.collect(), mode.protocol);
+        let origin = Origin::Connection { token, sequence, ends_fence: true, command };
+        let mut request = Box::new(OwnedRequest::empty());
+        (request.command, request.mode) = (command, mode);
+        node.begin_job(origin, request, Box::new(state));
+        self.release(node);
+        self.give_back(node, false)
     }
 
     /// Locks are held and it is known which keys exist.
@@ -629,7 +792,7 @@ impl Gather {
         };
         match plan {
             Plan::SetIfNone => {
-                if (0..self.request.keys.len()).any(exists) {
+                if self.parts.iter().any(|part| part.reply.contains(&b'1')) {
                     return self.finish(node, b":0\r\n");
                 }
                 if node.log.is_some() {
@@ -658,7 +821,7 @@ impl Gather {
                 self.parts.sort_by_key(|part| part.keys[0]);
                 self.phase = Phase::Fetch(plan);
                 self.waiting = 1;
-                self.send_part(node, 0);
+                self.begin_part(node, 0);
                 Advance::Sent
             }
             Plan::LongestCommonSubsequence => unreachable!("LCS reads its strings instead"),
@@ -772,6 +935,11 @@ fn missing_source(plan: Plan) -> &'static [u8] {
 /// The first key's position and the step between keys.
 fn command_keys(command: &Command) -> (usize, usize) {
     (usize::from(command.keys.first), usize::from(command.keys.step))
+}
+
+/// As what the pieces of a command are written that was decided on before.
+fn staged_as(command: &'static Command) -> &'static Command {
+    if matches!(command.run, Run::Staged(_, Plan::SetIfNone)) { named("mset") } else { command }
 }
 
 fn named(name: &str) -> &'static Command {

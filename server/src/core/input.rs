@@ -17,6 +17,7 @@ use duva_net::{
 
 use super::{
     Core,
+    batch::PIECE_KEYS_MAX,
     connection::{Connection, Connections, Receiving, State, Unfinished},
     node::Node,
     request::Request,
@@ -413,6 +414,7 @@ impl Parsed {
         self.error = None;
         if let Some(unfinished) = connection.unfinished.take() {
             self.ranges = unfinished.ranges;
+            self.keys = unfinished.keys;
             self.large.extend(unfinished.large);
         } else {
             self.ranges.shrink_to(KEPT_RANGES);
@@ -453,7 +455,7 @@ impl Parsed {
                 }
                 Progress::Empty { consumed } => position += consumed,
                 Progress::Incomplete => {
-                    self.keep_unfinished(connection, first_range);
+                    self.keep_unfinished(connection, node, &bytes[position..], first_range);
                     return (position, bytes.len(), true);
                 }
                 Progress::Large { length, available } => {
@@ -461,7 +463,7 @@ impl Parsed {
                     let length = length as usize + 2;
                     let mut buffer = Vec::with_capacity(length.min(LARGE_FIRST_BYTES));
                     buffer.extend_from_slice(&bytes[start..]);
-                    self.keep_unfinished(connection, first_range);
+                    self.keep_unfinished(connection, node, &bytes[position..], first_range);
                     let unfinished = connection.unfinished.get_or_insert_default();
                     unfinished.receiving = Some(Receiving { arrived: buffer.len(), buffer, length });
                     return (position, start, true);
@@ -504,11 +506,17 @@ impl Parsed {
         {
             command = container.subcommand(argument(1));
         }
-        let first_key = self.keys.len();
+        let first_key = self.first_key();
         if let Some(command) = command
             && command.accepts(own.len())
         {
             let executor = &node.executor;
+            if self.keys.len() > first_key {
+                let known = self.keys.len() - first_key;
+                let rest = command.keys.positions(own.len()).skip(known);
+                self.keys.extend(rest.map(|position| executor.hasher.key(argument(position))));
+                return self.note(Some(command), place, ranges, first_key, unquoted);
+            }
             for position in command.keys.positions(own.len()) {
                 let key = executor.hasher.key(argument(position));
                 if let Some(shard) = executor.shards.get(key.slot) {
@@ -517,6 +525,24 @@ impl Parsed {
                 self.keys.push(key);
             }
         }
+        self.note(command, place, ranges, first_key, unquoted);
+    }
+
+    /// Where the keys of the request begin that is parsed now. The first one's may be known in part.
+    #[inline]
+    fn first_key(&self) -> usize {
+        if self.requests.is_empty() { 0 } else { self.keys.len() }
+    }
+
+    #[inline]
+    fn note(
+        &mut self,
+        command: Option<&'static Command>,
+        place: Range<usize>,
+        ranges: Range<usize>,
+        first_key: usize,
+        unquoted: Option<usize>,
+    ) {
         self.requests.push(Place {
             command,
             start: place.start,
@@ -528,7 +554,17 @@ impl Parsed {
     }
 
     /// Moves what was parsed of an unfinished request to the connection.
-    fn keep_unfinished(&mut self, connection: &mut Connection, first_range: usize) {
+    fn keep_unfinished(
+        &mut self,
+        connection: &mut Connection,
+        node: &Node,
+        bytes: &[u8],
+        first_range: usize,
+    ) {
+        let first_key = self.first_key();
+        if self.ranges.len() - first_range > PIECE_KEYS_MAX {
+            self.hash_early(node, bytes, first_range, first_key);
+        }
         // Only a batch's first request can have large arguments.
         let large = if self.requests.is_empty() { std::mem::take(&mut self.large) } else { Vec::new() };
         if first_range < self.ranges.len() || !large.is_empty() {
@@ -538,10 +574,33 @@ impl Parsed {
             } else {
                 self.ranges[first_range..].to_vec()
             };
+            let keys = match first_key {
+                0 if !self.keys.is_empty() => std::mem::take(&mut self.keys),
+                _ => self.keys[first_key..].to_vec(),
+            };
             let large_bytes = large.iter().map(Vec::len).sum();
             connection.unfinished =
-                Some(Box::new(Unfinished { ranges, large, large_bytes, receiving: None }));
+                Some(Box::new(Unfinished { ranges, keys, large, large_bytes, receiving: None }));
         }
+    }
+
+    /// Hashes those keys of a long unfinished request that have arrived, if every further argument may be a key.
+    #[cold]
+    fn hash_early(&mut self, node: &Node, bytes: &[u8], first_range: usize, first_key: usize) {
+        let own = &self.ranges[first_range..];
+        let argument = |index: usize| {
+            let (offset, length) = own[index];
+            if offset == LARGE_ARGUMENT {
+                &self.large[length as usize][..]
+            } else {
+                &bytes[offset as usize..offset as usize + length as usize]
+            }
+        };
+        let command = command::lookup(argument(0));
+        let Some(command) = command.filter(|command| command.keys.last == -1) else { return };
+        let known = self.keys.len() - first_key;
+        let rest = command.keys.positions(own.len()).skip(known);
+        self.keys.extend(rest.map(|position| node.executor.hasher.key(argument(position))));
     }
 
     /// Prefetches the tables, then the entries, of the first keys of all requests.

@@ -1,6 +1,7 @@
 //! Locks of commands whose keys lie on several cores.
 //!
-//! A core's locks are taken all at once or not at all. Invariants:
+//! What one request asks for is taken all at once or not at all; a transaction of very many keys asks several times, a
+//! bounded piece each time, and gives back as it took. Invariants:
 //!
 //! - **No deadlock.** A lock request waits only while it is older than every holder and every waiting lock request
 //!   in its way; a younger one is refused, gives back what it holds elsewhere, and asks again under the same,
@@ -45,7 +46,7 @@ pub enum Grant {
 
 /// The locks of one core, and what waits for them. `W` is a parked piece of work.
 pub struct Locks<W> {
-    held: HashMap<KeyHash, TransactionId, ahash::RandomState>,
+    held: Held,
     /// The keys that each holder of keys holds.
     holdings: HashMap<TransactionId, Vec<KeyHash>, ahash::RandomState>,
     all: Option<TransactionId>,
@@ -54,6 +55,43 @@ pub struct Locks<W> {
     waiting_keys: HashMap<KeyHash, u32, ahash::RandomState>,
     /// How many of `waiting` need every key.
     waiting_all: usize,
+}
+
+/// Tables of the keys that are held. One table of very many keys would grow in one long step.
+const TABLES: usize = 256;
+
+/// An empty table keeps no more room than for so many keys.
+const KEPT_KEYS: usize = 64;
+
+/// Who holds each key.
+struct Held {
+    /// By the hash's low bits.
+    tables: Box<[HashMap<KeyHash, TransactionId, ahash::RandomState>]>,
+    /// How many keys there are in all of them.
+    count: usize,
+}
+
+impl Held {
+    fn get(&self, key: KeyHash) -> Option<TransactionId> {
+        self.tables[key.hash as usize % TABLES].get(&key).copied()
+    }
+
+    fn insert(&mut self, key: KeyHash, transaction: TransactionId) {
+        let previous = self.tables[key.hash as usize % TABLES].insert(key, transaction);
+        self.count += usize::from(previous.is_none());
+    }
+
+    /// Forgets that `transaction` holds a key. It may have named it twice, and somebody else may hold it by now.
+    fn remove(&mut self, key: KeyHash, transaction: TransactionId) {
+        let table = &mut self.tables[key.hash as usize % TABLES];
+        if table.get(&key) == Some(&transaction) {
+            table.remove(&key);
+            self.count -= 1;
+        }
+        if table.is_empty() && table.capacity() > KEPT_KEYS {
+            table.shrink_to(KEPT_KEYS / 2);
+        }
+    }
 }
 
 struct Waiter<W> {
@@ -80,7 +118,10 @@ impl<W> Waiter<W> {
 impl<W> Default for Locks<W> {
     fn default() -> Self {
         Self {
-            held: HashMap::with_hasher(hash_state()),
+            held: Held {
+                tables: (0..TABLES).map(|_| HashMap::with_hasher(hash_state())).collect(),
+                count: 0,
+            },
             holdings: HashMap::with_hasher(hash_state()),
             all: None,
             waiting: VecDeque::new(),
@@ -122,7 +163,7 @@ impl<W> Locks<W> {
     /// Whether anything is held or waits: the one test that requests pay when nothing is.
     #[inline]
     pub fn is_active(&self) -> bool {
-        !self.held.is_empty() || self.all.is_some() || !self.waiting.is_empty()
+        self.held.count > 0 || self.all.is_some() || !self.waiting.is_empty()
     }
 
     /// Whether a request that holds no locks must wait.
@@ -142,12 +183,13 @@ impl<W> Locks<W> {
         }
     }
 
-    /// Tries to take every lock of `scope` for `transaction`.
+    /// Tries to take every lock of `scope` for `transaction`, which may hold others, or some of these, already.
     pub fn lock(&mut self, transaction: TransactionId, scope: Scope<'_>) -> Grant {
         let waiting = if self.is_waited_for(scope) { &self.waiting } else { &VecDeque::new() };
         let waiting_first =
             waiting.iter().filter(|waiter| waiter.overlaps(scope)).filter_map(|waiter| waiter.transaction);
-        let mut in_the_way = self.holders(scope).chain(waiting_first).peekable();
+        let others = self.holders(scope).chain(waiting_first).filter(|&other| other != transaction);
+        let mut in_the_way = others.peekable();
         if in_the_way.peek().is_some() {
             return if in_the_way.all(|other| transaction < other) { Grant::Wait } else { Grant::Refused };
         }
@@ -176,8 +218,30 @@ impl<W> Locks<W> {
             self.all = None;
         }
         for key in self.holdings.remove(&transaction).unwrap_or_default() {
-            self.held.remove(&key);
+            self.held.remove(key, transaction);
         }
+        self.take_ready(transaction)
+    }
+
+    /// Gives back locks of at most `count` keys of `transaction`, which asks for nothing any more; returns the work that goes
+    /// on now, as [`Self::release`] does, and whether it holds more.
+    pub fn release_some(&mut self, transaction: TransactionId, count: usize) -> (Vec<W>, bool) {
+        let Some(keys) = self.holdings.get_mut(&transaction) else { return (Vec::new(), false) };
+        let freed = keys.split_off(keys.len().saturating_sub(count));
+        let has_more = !keys.is_empty();
+        if !has_more {
+            self.holdings.remove(&transaction);
+        }
+        for &key in &freed {
+            self.held.remove(key, transaction);
+        }
+        // Nobody else has become ready.
+        let is_wanted = self.is_waited_for(Scope::Keys(&freed));
+        (if is_wanted { self.take_ready(transaction) } else { Vec::new() }, has_more)
+    }
+
+    /// Takes the work that nothing is in the way of, and forgets what `transaction` parked.
+    fn take_ready(&mut self, transaction: TransactionId) -> Vec<W> {
         let mut ready = Vec::new();
         if self.waiting.is_empty() {
             return ready;
@@ -212,7 +276,7 @@ impl<W> Locks<W> {
         match scope {
             Scope::All => self.all = Some(transaction),
             Scope::Keys(keys) => {
-                self.held.extend(keys.iter().map(|&key| (key, transaction)));
+                keys.iter().for_each(|&key| self.held.insert(key, transaction));
                 self.holdings.entry(transaction).or_default().extend_from_slice(keys);
             }
         }
@@ -236,7 +300,7 @@ impl<W> Locks<W> {
 
     /// How many locks are held and how many pieces of work wait.
     pub fn counts(&self) -> (usize, usize) {
-        (self.held.len() + usize::from(self.all.is_some()), self.waiting.len())
+        (self.held.count + usize::from(self.all.is_some()), self.waiting.len())
     }
 
     fn holders<'a>(&'a self, scope: Scope<'a>) -> impl Iterator<Item = TransactionId> + 'a {
@@ -244,7 +308,7 @@ impl<W> Locks<W> {
             Scope::Keys(keys) => (keys, false),
             Scope::All => (&[], true),
         };
-        let of_keys = keys.iter().filter_map(|key| self.held.get(key).copied());
+        let of_keys = keys.iter().filter_map(|key| self.held.get(*key));
         let of_all = self.holdings.keys().copied().filter(move |_| everything);
         self.all.into_iter().chain(of_keys).chain(of_all)
     }
@@ -305,6 +369,40 @@ mod tests {
         assert_eq!(locks.release(TransactionId(2)), [1]);
         assert_eq!(locks.release(TransactionId(1)), [2]);
         assert!(!locks.is_active());
+    }
+
+    #[test]
+    fn a_transaction_takes_and_gives_back_piece_by_piece() {
+        let mut locks = Locks::<u32>::default();
+        let (old, young) = (TransactionId(1), TransactionId(2));
+        let keys: Vec<KeyHash> = (0..1_000).map(key).collect();
+        for piece in keys.chunks(100) {
+            assert_eq!(locks.lock(young, Scope::Keys(piece)), Grant::Granted);
+        }
+        assert_eq!(
+            locks.lock(young, Scope::Keys(&[key(0), key(5_000)])),
+            Grant::Granted,
+            "its own key again"
+        );
+        locks.park(Scope::Keys(&[key(0)]), None, 0);
+        locks.park(Scope::Keys(&[key(1), key(999)]), None, 999);
+        assert_eq!(locks.lock(old, Scope::Keys(&[key(500)])), Grant::Wait);
+        locks.park(Scope::Keys(&[key(500)]), Some(old), 500);
+        let (mut ready, mut releases) = (Vec::new(), 0);
+        loop {
+            let (work, has_more) = locks.release_some(young, 100);
+            ready.extend(work);
+            releases += 1;
+            if !has_more {
+                break;
+            }
+        }
+        assert_eq!(releases, 11);
+        assert_eq!(ready, [0, 500, 999], "each as soon as all of its keys are free");
+        assert_eq!(locks.counts(), (1, 0));
+        assert!(locks.release(old).is_empty());
+        assert!(!locks.is_active());
+        assert_eq!(locks.release_some(young, 100), (Vec::new(), false));
     }
 
     #[test]

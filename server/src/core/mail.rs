@@ -111,6 +111,7 @@ impl<I: Io> Core<I> {
                     let origin = super::node::Origin::Gather { core: from, gather, release: false };
                     self.node.respond(origin, answer, &[]);
                 }
+                Message::Part { gather, work: Work::GiveBack, .. } => self.node.give_back(from, gather),
                 Message::Part { gather, work, packed: None, .. } => self.node.take_writes(from, gather, work),
                 Message::Part { gather, locking, work, packed } => {
                     let packed: Packed = packed.expect("a part that executes has a request");

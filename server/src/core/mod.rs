@@ -459,6 +459,7 @@ impl<I: Io> Core<I> {
         self.node.retry_gathers();
         self.node.run_job();
         self.node.run_streams();
+        self.node.apply_more();
         self.take_deliveries();
     }
 

@@ -13,7 +13,7 @@ use duva_net::{io::Token, mesh::Endpoint};
 
 use super::{
     admin::{Pause, Shared},
-    batch::{Answer, Batch, GatherKey, Locking, Message, Packed, Work},
+    batch::{Answer, Batch, GatherKey, Locking, Message, PIECE_KEYS_MAX, Packed, Work},
     commit::Executor,
     gather::Gathers,
     locks::{Grant, Locks, Scope, TransactionId},
@@ -23,6 +23,7 @@ use super::{
     route::Lack,
     save::Saver,
     stats::Stats,
+    transact::Applying,
 };
 use crate::config::Config;
 
@@ -100,6 +101,8 @@ pub enum Parked {
     Request(Origin, Box<OwnedRequest>),
     /// A part that has asked for locks.
     Part(Origin, Work, Box<OwnedRequest>),
+    /// A large write of a client that is journalled but for its end: the log has it under this number.
+    Stream(u64),
 }
 
 /// A command that is worked on over several turns.
@@ -152,6 +155,8 @@ pub struct Node {
     pub locks: Locks<Parked>,
     /// Work that goes on in every turn.
     pub jobs: VecDeque<Job>,
+    /// Writes of gathers that are in the log and applied over several turns.
+    pub(super) applying: VecDeque<Applying>,
     /// Commands that this core coordinates.
     pub gathers: Gathers,
     /// Finished replies.
@@ -196,6 +201,7 @@ impl Node {
             log: None,
             locks: Locks::default(),
             jobs: VecDeque::new(),
+            applying: VecDeque::new(),
             gathers: Gathers::default(),
             deliveries: Deliveries::default(),
             saver: Saver::default(),
@@ -481,8 +487,26 @@ impl Node {
         if let Some(log) = &mut self.log {
             log.forget_prepared(transaction);
         }
-        for parked in self.locks.release(transaction) {
+        let ready = self.locks.release(transaction);
+        self.go_on_with(ready);
+    }
+
+    /// Gives back some locks of a gather whose coordinator is `core`, and says whether it holds more.
+    pub(super) fn give_back(&mut self, core: usize, gather: GatherKey) {
+        if let Some(log) = &mut self.log {
+            log.forget_prepared(gather.transaction);
+        }
+        let (ready, has_more) = self.locks.release_some(gather.transaction, PIECE_KEYS_MAX);
+        let origin = Origin::Gather { core, gather, release: false };
+        self.respond(origin, Answer::Reply, if has_more { b"+" } else { b"" });
+        self.go_on_with(ready);
+    }
+
+    /// Does what has waited for locks and holds them, or need not wait any longer.
+    fn go_on_with(&mut self, ready: Vec<Parked>) {
+        for parked in ready {
             match parked {
+                Parked::Stream(number) => self.resume_stream(number),
                 Parked::Part(origin, work, mut owned) => self.do_part(origin, work, &mut owned.view()),
                 Parked::Request(origin, mut owned) => {
                     let handler = handler_of(&owned);
@@ -500,7 +524,7 @@ impl Node {
 
     pub(super) fn do_part(&mut self, origin: Origin, work: Work, request: &mut Request<'_>) {
         let must_wait = match work {
-            Work::Nothing | Work::Walk { .. } | Work::Command => false,
+            Work::Nothing | Work::Walk { .. } | Work::Command | Work::Stage => false,
             // Writes that wait are seen by nobody and were not answered, so the snapshots can do without them; with what
             // is saved last, before the server stops, nothing may be missing.
             Work::Cut => !matches!(origin, Origin::Gather { release: true, .. }),
@@ -561,7 +585,15 @@ impl Node {
                 self.respond(origin, Answer::Reply, &digits);
             }
             Work::Walk { cursor, count } => self.walk(origin, cursor, count, request),
-            Work::Apply(_) | Work::Prepare(_) | Work::Finish => panic!("writes bring their own requests"),
+            Work::Stage => {
+                let Origin::Gather { gather, .. } = origin else { panic!("only gathers stage writes") };
+                let Self { log: Some(log), executor, .. } = self else { panic!("only journals need stages") };
+                log.stage(gather.transaction, request, &executor.shards);
+                self.respond(origin, Answer::Reply, &[]);
+            }
+            Work::Apply(_) | Work::Prepare(_) | Work::Finish | Work::GiveBack => {
+                panic!("writes bring their own requests")
+            }
             Work::Cut => {
                 self.begin_cut_part();
                 self.respond(origin, Answer::Reply, &[]);
@@ -586,6 +618,7 @@ impl Node {
     /// Whether the core has work that does not depend on completions.
     pub fn has_work(&self) -> bool {
         !self.jobs.is_empty()
+            || self.can_apply_more()
             || self.log.as_ref().is_some_and(|log| log.has_work() || log.has_unwritten())
             || !self.waits.is_empty()
             || self.gathers.next_retry_ms().is_some_and(|at_ms| at_ms <= self.executor.now_ms)

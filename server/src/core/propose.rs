@@ -4,7 +4,7 @@
 //! committed.
 
 use duva_engine::{
-    KeyHash, Step,
+    Step,
     command::{Flags, Handler},
 };
 
@@ -12,8 +12,9 @@ use super::{
     batch::{Answer, Work},
     locks::{Scope, TransactionId},
     log::{Admission, AppendAs, Deferred, Log, Proposal, Stream, What, payload, room_bytes_max},
-    node::{Node, Origin, Submitted, handler_of, view},
+    node::{Node, Origin, Parked, Submitted, handler_of, view},
     request::Request,
+    transact::keys_of_shards,
 };
 
 impl Node {
@@ -218,24 +219,46 @@ impl Node {
             return;
         }
         let Some(stream) = log.next_stream_step() else { return };
-        let keys = stream.keys();
-        let is_free = stream.origin.holds_locks() || !self.locks.blocks(Scope::Keys(&keys));
-        let Some(log) = &mut self.log else { return };
-        if !stream.is_complete() || !is_free {
+        if !stream.is_complete() {
             return log.put_back(stream);
         }
+        if !stream.origin.holds_locks() && self.locks.is_active() {
+            let keys = stream.keys();
+            if self.locks.blocks(Scope::Keys(&keys)) {
+                let number = log.park(stream);
+                return self.locks.park(Scope::Keys(&keys), None, Parked::Stream(number));
+            }
+        }
+        self.end_stream(stream);
+    }
+
+    /// The keys of a parked stream are free, if it was not answered meanwhile.
+    pub(super) fn resume_stream(&mut self, number: u64) {
+        let Some(log) = &mut self.log else { return };
+        match log.unpark(number) {
+            Some(stream) if log.stream_refusal().is_none() => self.end_stream(stream),
+            // It is answered with the others.
+            Some(stream) => log.put_back(stream),
+            None => {}
+        }
+    }
+
+    /// Makes entries of a stream whose keys are free, if there is room for them.
+    fn end_stream(&mut self, stream: Stream) {
+        let Some(log) = &mut self.log else { return };
         match log.admit(stream.end_room_bytes()) {
             admission @ (Admission::Direct | Admission::Waiting) => {
-                self.finish_stream(stream, &keys, admission == Admission::Direct);
+                self.finish_stream(stream, admission == Admission::Direct);
             }
             Admission::Deferred | Admission::Refused(_) => log.put_back(stream),
         }
     }
 
     /// Makes entries of a stream that is journalled whole.
-    fn finish_stream(&mut self, mut stream: Stream, keys: &[KeyHash], is_direct: bool) {
+    fn finish_stream(&mut self, mut stream: Stream, is_direct: bool) {
         let Self { log: Some(log), executor, .. } = self else { return };
-        let proposal = Proposal { settings: stream.settings, ..executor.proposal(keys) };
+        let keys = keys_of_shards(&stream.writes, &executor.shards);
+        let proposal = Proposal { settings: stream.settings, ..executor.proposal(&keys) };
         let start = log.applied_to();
         let is_prepared = matches!(stream.how, AppendAs::Prepare(_));
         if !is_direct && !is_prepared {

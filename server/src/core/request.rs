@@ -3,6 +3,8 @@
 //! One form serves requests in a receive buffer, in a mesh batch and in memory of their own, so that all of them
 //! take the same way through execution.
 
+use std::ops::Range;
+
 use duva_engine::{
     Args, ArgumentRange, Call, Hasher, KeyHash, LARGE_ARGUMENT, Protocol, Reply, Settings, Shards,
     command::Command,
@@ -66,9 +68,9 @@ impl Request<'_> {
 
     /// The same request in memory of its own; large arguments move.
     pub fn to_owned(&mut self) -> OwnedRequest {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(self.bytes.len());
         let mut large = Vec::new();
-        let mut ranges = Vec::new();
+        let mut ranges = Vec::with_capacity(self.ranges.len());
         copy_arguments(self, 0..self.ranges.len(), Large::Move, &mut bytes, &mut large, &mut ranges);
         OwnedRequest {
             command: self.command,
@@ -173,6 +175,51 @@ impl OwnedRequest {
         selected
     }
 
+    /// Adds keys of `request`, a command of the same name, with their arguments.
+    pub fn add_keys(&mut self, request: &mut Request<'_>, keys: impl Iterator<Item = usize> + Clone) {
+        let (first, step) = (usize::from(request.command.keys.first), usize::from(request.command.keys.step));
+        self.keys.extend(keys.clone().map(|ordinal| request.keys[ordinal]));
+        let arguments = keys.flat_map(|ordinal| (0..step).map(move |offset| first + ordinal * step + offset));
+        let Self { bytes, large, ranges, .. } = self;
+        copy_arguments(request, arguments, Large::Move, bytes, large, ranges);
+    }
+
+    /// Bytes of the arguments of key number `ordinal`.
+    pub fn key_bytes(&self, ordinal: usize) -> usize {
+        let (first, step) = (usize::from(self.command.keys.first), usize::from(self.command.keys.step));
+        let own = first + ordinal * step..first + (ordinal + 1) * step;
+        own.map(|index| self.argument(index).len()).sum()
+    }
+
+    /// Where a piece of its keys ends that begins with key number `from` and has at most so many keys, and with their
+    /// arguments about so many bytes. It has one key at least.
+    pub fn piece_end(&self, from: usize, keys_max: usize, bytes_max: usize) -> usize {
+        let end = self.keys.len().min(from + keys_max.max(1));
+        let mut rest_bytes = bytes_max;
+        let mut keys = from..end;
+        // The one with which the bytes are used up still belongs to it.
+        let last = keys.find(|&ordinal| {
+            rest_bytes = rest_bytes.saturating_sub(self.key_bytes(ordinal));
+            rest_bytes == 0
+        });
+        last.map_or(end, |ordinal| ordinal + 1)
+    }
+
+    /// The request with the keys `keys` alone, for a handler whose keys are all arguments but the name, which it does not look
+    /// at: that argument is another one here.
+    pub fn piece(&mut self, keys: Range<usize>) -> Request<'_> {
+        debug_assert!(self.command.keys.first == 1 && self.command.keys.last == -1);
+        let step = usize::from(self.command.keys.step);
+        Request {
+            command: self.command,
+            bytes: &self.bytes,
+            ranges: &self.ranges[keys.start * step..1 + keys.end * step],
+            keys: &self.keys[keys],
+            large: &mut self.large,
+            mode: self.mode,
+        }
+    }
+
     /// The request.
     pub fn view(&mut self) -> Request<'_> {
         Request {
@@ -199,6 +246,11 @@ impl OwnedRequest {
     pub fn kept_bytes(&self) -> usize {
         let large: usize = self.large.iter().map(Vec::len).sum();
         size_of::<Self>() + self.bytes.len() + large + size_of_val(&*self.ranges) + size_of_val(&*self.keys)
+    }
+
+    /// Bytes of all arguments.
+    pub fn argument_bytes(&self) -> usize {
+        self.bytes.len() + self.large.iter().map(Vec::len).sum::<usize>()
     }
 
     /// How many arguments there are.

@@ -6,6 +6,7 @@ use duva_engine::{
 };
 
 use super::{
+    batch::PIECE_KEYS_MAX,
     connection::{Connection, State},
     node::{Node, Origin, Submitted},
     request::Request,
@@ -49,6 +50,10 @@ pub fn route(node: &mut Node, connection: &mut Connection, request: &mut Request
         Run::Single(handler) => {
             let owner = if node.cores == 1 { node.core } else { node.owner_of(request.keys[0].slot) };
             to_owner(node, connection, request, handler, owner)
+        }
+        // So many keys would keep a core from its loop: a gather takes them piece by piece.
+        Run::Split(..) | Run::Staged(..) if request.keys.len() > PIECE_KEYS_MAX => {
+            gather(node, connection, request)
         }
         Run::Split(handler, _) => match node.single_owner(request.keys) {
             Some(owner) => to_owner(node, connection, request, handler, owner),

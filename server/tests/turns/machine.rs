@@ -128,6 +128,20 @@ impl Bench {
         Self::start(config, directory, START_MS)
     }
 
+    /// The same, without a journal.
+    pub(crate) fn in_memory(cores: u16) -> Self {
+        let directory = Rc::new(TemporaryDirectory::new());
+        let config = Config {
+            cores,
+            shards: 16,
+            directory: directory.path().to_owned(),
+            append_only: false,
+            save_points: Vec::new(),
+            ..Config::default()
+        };
+        Self::start(config, directory, START_MS)
+    }
+
     fn start(config: Config, directory: Rc<TemporaryDirectory>, wall_ms: u64) -> Self {
         let wall_ahead_ms = wall_ms - UPTIME_NS / 1_000_000;
         let count = usize::from(config.cores);
@@ -161,7 +175,9 @@ impl Bench {
         }));
         let shared = Arc::new(Shared::new(config.clone(), None, 0, wall_ms, "0".repeat(40)));
         let store = Store::open(&config).unwrap_or_else(|error| panic!("{error}"));
-        shared.set_earlier_segments(Arc::clone(store.earlier().expect("there is a journal")));
+        if let Some(earlier) = store.earlier() {
+            shared.set_earlier_segments(Arc::clone(earlier));
+        }
         let each = Arc::new(config.clone());
         let nodes = mesh(count, 4).into_iter().enumerate().map(|(core, endpoint)| {
             launch::load(core, Arc::clone(&each), Arc::clone(&shared), endpoint, &store, core as u64)
@@ -251,6 +267,13 @@ impl Bench {
         let words: Vec<Vec<u8>> = words.iter().map(|word| word.to_vec()).collect();
         let mut machine = self.machine.borrow_mut();
         resp::encode_request(&words, &mut machine.inbound[client.0]);
+        machine.hand_out();
+    }
+
+    /// Sends bytes of a request.
+    pub(crate) fn send_bytes(&mut self, client: Client, bytes: &[u8]) {
+        let mut machine = self.machine.borrow_mut();
+        machine.inbound[client.0].extend_from_slice(bytes);
         machine.hand_out();
     }
 

@@ -108,7 +108,9 @@ impl Plan {
         let register_count = if has_flushes { 1 } else { 2 };
         let registers = (0..register_count)
             .map(|number| {
-                let count = random.between(2, 6);
+                // Some with so many keys that a command over them is worked on piece by piece.
+                let is_long = piece_bytes_max >= 4096 && random.one_in(8);
+                let count = if is_long { random.between(600, 1_400) } else { random.between(2, 6) };
                 named(&format!("register{number}"), count)
             })
             .collect();

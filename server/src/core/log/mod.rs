@@ -27,9 +27,12 @@ mod retired;
 mod segments;
 mod stream;
 
-use std::{collections::VecDeque, path::PathBuf};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+};
 
-use duva_engine::{Settings, Shards, command::Handler};
+use duva_engine::{KeyHash, Settings, Shards, command::Handler};
 use duva_net::io::{File, Io};
 use duva_persist::{
     format::{Kind, Position, record_flag},
@@ -42,7 +45,7 @@ use super::{
     locks::TransactionId,
     node::Origin,
     persistence_report::PersistenceReport,
-    request::{OwnedRequest, Request},
+    request::{Large, OwnedRequest, Request},
 };
 use crate::config::AppendFsync;
 pub(super) use deferred::{Admission, Deferred, room_bytes_max};
@@ -167,6 +170,11 @@ pub struct Log {
     open: Group,
     spare: Vec<Group>,
     streams: VecDeque<Stream>,
+    /// Complete but for keys that somebody else holds, by number: [`crate::core::locks`] says when they go on.
+    parked_streams: BTreeMap<u64, Stream>,
+    parked_streams_total: u64,
+    /// What gathers have sent of their writes, of each by shard.
+    staged: Vec<(TransactionId, BTreeMap<u16, OwnedRequest>)>,
     prepared: Vec<Prepared>,
     /// The fsync under way, and when it began, in monotonic nanoseconds.
     syncing: Option<(Sync, u64)>,
@@ -236,6 +244,9 @@ impl Log {
             open: Group::default(),
             spare: Vec::new(),
             streams: VecDeque::new(),
+            parked_streams: BTreeMap::new(),
+            parked_streams_total: 0,
+            staged: Vec::new(),
             prepared: Vec::new(),
             syncing: None,
             is_held: false,
@@ -302,7 +313,8 @@ impl Log {
     }
 
     fn kept_bytes(&self) -> usize {
-        let followers: usize = self.streams.iter().map(|stream| stream.follower_bytes).sum();
+        let streams = self.streams.iter().chain(self.parked_streams.values());
+        let followers: usize = streams.map(|stream| stream.follower_bytes).sum();
         self.journal.unwritten_bytes() + self.deferred_bytes + followers
     }
 
@@ -453,7 +465,7 @@ impl Log {
     }
 
     fn keep(&mut self, origin: Origin, request: &mut Request<'_>, what: What) {
-        let packed = self.open.batch.pack(request, super::request::Large::Move);
+        let packed = self.open.batch.pack(request, Large::Move);
         // Its connection goes on meanwhile, unless it was stopped before: then the origin says so.
         self.open.items.push(Item { origin, packed, what });
     }
@@ -482,6 +494,9 @@ impl Log {
                 self.append_part(request, part, proposal, how, is_applied);
             }
             return;
+        }
+        if let Some(shard) = only_shard(request.keys, shards) {
+            return self.append_part(request, (shard, Selection::All, last_flags), proposal, how, is_applied);
         }
         let mut parts = std::mem::take(&mut self.parts);
         split(request, shards, &mut parts);
@@ -637,8 +652,40 @@ impl Log {
         std::mem::take(&mut prepared.expect("only what was prepared is finished").writes)
     }
 
+    /// Keeps a piece of what a transaction is to write here.
+    pub(super) fn stage(&mut self, transaction: TransactionId, request: &mut Request<'_>, shards: &Shards) {
+        let place = self.staged.iter().position(|&(other, _)| other == transaction).unwrap_or_else(|| {
+            self.staged.push((transaction, BTreeMap::new()));
+            self.staged.len() - 1
+        });
+        let writes = &mut self.staged[place].1;
+        let mut parts = std::mem::take(&mut self.parts);
+        split(request, shards, &mut parts);
+        for part in parts.chunk_by(|(shard, _), (other, _)| shard == other) {
+            let write = writes.entry(part[0].0).or_insert_with(|| {
+                OwnedRequest::select(request, std::iter::once(0), std::iter::empty(), Large::Copy)
+            });
+            write.add_keys(request, part.iter().map(|&(_, ordinal)| ordinal as usize));
+        }
+        self.parts = parts;
+    }
+
+    /// `writes`, or what was staged if there are none.
+    pub(super) fn or_staged(
+        &mut self,
+        transaction: TransactionId,
+        writes: Vec<OwnedRequest>,
+    ) -> Vec<OwnedRequest> {
+        let place = self.staged.iter().position(|&(other, _)| other == transaction);
+        match place.filter(|_| writes.is_empty()) {
+            Some(place) => self.staged.swap_remove(place).1.into_values().collect(),
+            None => writes,
+        }
+    }
+
     /// A transaction is over everywhere, or never happened.
     pub(super) fn forget_prepared(&mut self, transaction: TransactionId) {
+        self.staged.retain(|&(staged, _)| staged != transaction);
         self.prepared.retain(|prepared| prepared.transaction != transaction);
     }
 
@@ -757,6 +804,13 @@ impl Log {
     fn file_of(&self, sequence: u32) -> File {
         self.segments.file(sequence)
     }
+}
+
+/// The shard of all `keys`, if it is one.
+fn only_shard(keys: &[KeyHash], shards: &Shards) -> Option<u16> {
+    let (first, rest) = keys.split_first()?;
+    let shard = shards.number_of(first.slot);
+    rest.iter().all(|key| shards.number_of(key.slot) == shard).then_some(shard as u16)
 }
 
 /// The ordinal numbers of a request's keys with their shards, in the order of shards and keys.

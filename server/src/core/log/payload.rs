@@ -16,7 +16,7 @@ use duva_engine::{
     command::{self, Command, Run},
 };
 
-use crate::core::request::{Mode, Request};
+use crate::core::request::{Mode, OwnedRequest, Request};
 
 /// The database's bits in the first byte.
 const DATABASE_MASK: u8 = 0x0F;
@@ -75,6 +75,11 @@ pub fn len_bytes_max(request: &Request<'_>, selection: Selection<'_>) -> usize {
     let arguments: usize =
         (0..count).map(|index| argument(request, selection.argument(request, index)).len() + 5).sum();
     1 + size_of::<u64>() + VARINT_BYTES_MAX + arguments
+}
+
+/// The same of a whole request in memory of its own, without a look at every argument.
+pub fn owned_len_bytes_max(request: &OwnedRequest) -> usize {
+    1 + size_of::<u64>() + VARINT_BYTES_MAX + request.argument_count() * 5 + request.argument_bytes()
 }
 
 /// Appends the payload to `out`.

@@ -15,7 +15,7 @@ use duva_persist::{
 };
 
 use super::{
-    AppendAs, Log, Proposal, ROOM_RESERVE_BYTES, Refusal,
+    AppendAs, Log, Proposal, ROOM_RESERVE_BYTES, Refusal, only_shard,
     payload::{self, Selection},
     split,
 };
@@ -38,8 +38,8 @@ struct Part {
     /// Which of the stream's writes it is of.
     write: usize,
     shard: u16,
-    /// Its keys among the stream's.
-    keys: Range<usize>,
+    /// Its keys among the stream's; `None`: all of its write's.
+    keys: Option<Range<usize>>,
     /// `None` once all is said.
     fragments: Option<Fragments>,
     pieces: payload::Pieces,
@@ -136,19 +136,25 @@ impl Log {
         let mut parts: Vec<Part> = Vec::new();
         let mut own = Vec::new();
         for (write, request) in writes.iter_mut().enumerate() {
-            split(&request.view(), shards, &mut own);
-            let mut end = keys.len();
-            for part in own.chunk_by(|(shard, _), (other, _)| shard == other) {
-                let shard = part[0].0;
+            let mut begin = |shard: u16, keys: Option<Range<usize>>| {
                 let mut fragments = Fragments::begin(&mut self.journal, shard);
                 if let AppendAs::Prepare(transaction) = how {
                     fragments.push(&mut self.journal, &transaction.to_le_bytes());
                     self.take_room(record_room_bytes(size_of::<u64>()));
                 }
+                let (fragments, pieces) = (Some(fragments), payload::Pieces::default());
+                parts.push(Part { write, shard, keys, fragments, pieces });
+            };
+            if let Some(shard) = only_shard(&request.keys, shards) {
+                begin(shard, None);
+                continue;
+            }
+            split(&request.view(), shards, &mut own);
+            let mut end = keys.len();
+            for part in own.chunk_by(|(shard, _), (other, _)| shard == other) {
                 let own = end..end + part.len();
                 end = own.end;
-                let (fragments, pieces) = (Some(fragments), payload::Pieces::default());
-                parts.push(Part { write, shard, keys: own, fragments, pieces });
+                begin(part[0].0, Some(own));
             }
             keys.append(&mut own);
         }
@@ -172,7 +178,9 @@ impl Log {
         origin: Origin,
         request: &mut Request<'_>,
     ) -> bool {
-        let before = self.streams.iter_mut().rev().find(|stream| stream.is_before(core, token));
+        let streams = self.parked_streams.values_mut().chain(&mut self.streams);
+        // Of one connection there is one at most: what comes behind it follows it.
+        let before = streams.into_iter().find(|stream| stream.is_before(core, token));
         before.map(|stream| stream.follow(origin, request)).is_some()
     }
 
@@ -186,11 +194,7 @@ impl Log {
             let Stream { writes, settings, keys, parts, complete, .. } = &mut stream;
             let part = &mut parts[*complete];
             let request = writes[part.write].view();
-            let selection = if part.keys.len() == request.keys.len() {
-                Selection::All
-            } else {
-                Selection::Keys(&keys[part.keys.clone()])
-            };
+            let selection = part.keys.clone().map_or(Selection::All, |own| Selection::Keys(&keys[own]));
             let more = part.append(&mut self.journal, &mut self.scratch, &request, selection, settings);
             *complete += usize::from(!more);
             self.take_room(FRAGMENT_ROOM_BYTES);
@@ -229,9 +233,22 @@ impl Log {
         self.streams.push_back(stream);
     }
 
+    /// Keeps a complete stream until its keys are free; returns the number by which it goes on.
+    pub(in crate::core) fn park(&mut self, stream: Stream) -> u64 {
+        self.parked_streams_total += 1;
+        self.parked_streams.insert(self.parked_streams_total, stream);
+        self.parked_streams_total
+    }
+
+    /// Takes a stream whose keys are free, unless none will be finished any more.
+    pub(in crate::core) fn unpark(&mut self, number: u64) -> Option<Stream> {
+        self.parked_streams.remove(&number)
+    }
+
     /// Takes every stream: none will be finished.
     pub(in crate::core) fn take_streams(&mut self) -> VecDeque<Stream> {
         let mut streams = std::mem::take(&mut self.streams);
+        streams.extend(std::mem::take(&mut self.parked_streams).into_values());
         let parts = streams.iter_mut().flat_map(|stream| &mut stream.parts);
         parts.for_each(|part| part.abandon(&mut self.journal));
         streams

@@ -185,7 +185,7 @@ impl Node {
     fn begin_next_shard(&mut self) {
         let Self { saver, log: Some(log), executor, .. } = self else { return };
         let Some(Part::Rewrite(rewrite)) = &mut saver.part else { return };
-        if log.is_partly_applied() {
+        if log.is_partly_applied() || !self.applying.is_empty() {
             // What waits is committed already, or was before `appendfsync` changed.
             return;
         }
