@@ -12,7 +12,7 @@
 //!   a task that closes it is given; tasks on one number are done in the order given, so it may be given anew at
 //!   once. A number is that of prepared files or of created ones, never of both. A sync keeps what it syncs open by itself.
 
-use std::{fmt, ops::Deref, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, ops::Deref, path::PathBuf, time::Duration};
 
 /// A connected socket's descriptor. The loop that was given it closes it, through [`Io::close`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub trait Digest: Send + fmt::Debug {
 }
 
 /// Slow and rare work on files: done beside the cores, for one core in two orders that do not wait for each other. What
-/// creates files and removes them ([`Self::is_output`]) may take long and is done in the order given; so is the rest,
+/// creates files, reads and removes them ([`Self::is_output`]) may take long and is done in the order given; so is the rest,
 /// which the journal waits for.
 ///
 /// A task on a number that is not open fails with EBADF, unless it says otherwise; so tasks may be given before those
@@ -126,17 +126,28 @@ pub enum FileTask {
         /// What it is to hold; the buffer comes back, emptied.
         bytes: Vec<u8>,
     },
+    /// Reads a part of a file, which the buffer of [`Event::FileDone`] brings: fewer bytes where the file ends, none behind
+    /// its end, and none after an error.
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Where the part begins.
+        offset_bytes: u64,
+        /// How much is wanted at most; no more memory is taken than the file has bytes.
+        length_bytes: usize,
+    },
 }
 
 impl FileTask {
-    /// Whether it creates, fills or removes files: what may take long.
+    /// Whether it creates, fills, reads or removes files: what may take long.
     pub fn is_output(&self) -> bool {
         match self {
             Self::Create { .. }
             | Self::Append { .. }
             | Self::Publish { .. }
             | Self::Discard { .. }
-            | Self::Remove { .. } => true,
+            | Self::Remove { .. }
+            | Self::Read { .. } => true,
             Self::Prepare { .. } | Self::Close { .. } | Self::Replace { .. } => false,
         }
     }
@@ -149,7 +160,8 @@ impl FileTask {
             | Self::Create { .. }
             | Self::Append { .. }
             | Self::Remove { .. }
-            | Self::Replace { .. } => None,
+            | Self::Replace { .. }
+            | Self::Read { .. } => None,
         }
     }
 }
@@ -202,6 +214,13 @@ pub enum Event<B> {
         /// Whether the listener goes on accepting by itself.
         armed: bool,
     },
+    /// A connection that was asked for is there, or failed.
+    Connected {
+        /// The number that was given with it.
+        ticket: u64,
+        /// The new socket, or errno.
+        result: Result<Socket, i32>,
+    },
     /// Bytes arrived on a connection, or its receive ended.
     Received {
         /// The connection.
@@ -233,7 +252,7 @@ pub enum Event<B> {
     FileDone {
         /// The number that was given with it.
         ticket: u64,
-        /// The task's buffer, emptied; without capacity if it had none.
+        /// The task's buffer, emptied; without capacity if it had none. What [`FileTask::Read`] has read.
         buffer: Vec<u8>,
         /// Errno, if it failed.
         result: Result<(), i32>,
@@ -262,6 +281,10 @@ pub trait Io {
 
     /// Arms listener `listener`: accepts until told otherwise.
     fn accept(&mut self, listener: u32);
+
+    /// Connects to `address`; ends with [`Event::Connected`], after some seconds if nobody answers. What is sent later and
+    /// stays unacknowledged for some seconds breaks the connection, so that a peer that is gone is found out soon.
+    fn connect(&mut self, ticket: u64, address: SocketAddr);
 
     /// Arms a receive into leased buffers, which goes on until an event says it is no longer armed.
     fn receive(&mut self, connection: Token, socket: Socket);

@@ -17,6 +17,12 @@ use std::{
 /// How many connections the kernel queues before they are accepted; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
+/// How often an unanswered attempt to connect is repeated: the kernel gives up after about seven seconds.
+const CONNECT_RETRIES: i32 = 2;
+
+/// How long what was sent may stay unacknowledged on a connection that this end began, in milliseconds.
+const UNACKNOWLEDGED_MS_MAX: i32 = 5_000;
+
 /// A listening socket; copies share the descriptor.
 #[derive(Clone)]
 pub struct Listener {
@@ -91,18 +97,49 @@ impl Listener {
     }
 
     fn set(&self, level: i32, option: i32, value: i32) -> io::Result<()> {
-        // SAFETY: the option's value is a local of the length given.
-        let result = unsafe {
-            libc::setsockopt(
-                self.as_raw_fd(),
-                level,
-                option,
-                (&raw const value).cast(),
-                size_of::<i32>() as libc::socklen_t,
-            )
-        };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        set_option(self, level, option, value)
     }
+}
+
+/// A kernel's form of an address, with its length.
+pub(crate) struct RawAddress {
+    pub(crate) storage: libc::sockaddr_storage,
+    pub(crate) length: libc::socklen_t,
+}
+
+/// A socket to be connected, and the address for that. It gives up on a peer that does not answer.
+pub(crate) fn outgoing(address: SocketAddr) -> io::Result<(OwnedFd, RawAddress)> {
+    let (family, storage, length) = raw_address(address);
+    // SAFETY: the call takes no pointers, and the descriptor is owned by no one else.
+    let socket = unsafe {
+        let descriptor = libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        OwnedFd::from_raw_fd(descriptor)
+    };
+    for (option, value) in [
+        (libc::TCP_NODELAY, 1),
+        (libc::TCP_SYNCNT, CONNECT_RETRIES),
+        (libc::TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS_MAX),
+    ] {
+        set_option(&socket, libc::IPPROTO_TCP, option, value)?;
+    }
+    Ok((socket, RawAddress { storage, length }))
+}
+
+fn set_option(socket: &impl AsRawFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+    // SAFETY: the option's value is a local of the length given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn raw_address(address: SocketAddr) -> (i32, libc::sockaddr_storage, libc::socklen_t) {

@@ -59,8 +59,12 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
     startup::check_cpus(&config.cpus).map_err(sentence)?;
     config.directory = startup::enter_directory(&config.directory).map_err(sentence)?;
     let addresses = patiently(|| startup::addresses_to_listen(&config)).map_err(sentence)?;
+    if config.peer_port != 0 && config.peer_port == config.port {
+        return Err(format!("clients and other nodes cannot both be served on port {}", config.port));
+    }
+    let peer_addresses = patiently(|| startup::peer_addresses_to_listen(&config)).map_err(sentence)?;
     let unix_path = config.unix_socket.clone();
-    let listener_count = addresses.len() + usize::from(unix_path.is_some());
+    let listener_count = addresses.len() + peer_addresses.len() + usize::from(unix_path.is_some());
     let reserved = startup::reserved_descriptors(config.cores, listener_count);
     let plan = startup::prepare_descriptors(config.clients_max, reserved).map_err(sentence)?;
     config.clients_max = plan.clients_max;
@@ -82,11 +86,14 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
     let store = Arc::new(Store::open(&config)?);
     config.shards = store.shards();
     block_signals();
-    let listeners = Listeners::open(&config, &addresses, unix_path.as_deref())?;
-    let unix_number = unix_path.is_some().then_some(addresses.len() as u32);
+    let tcp_addresses = [&addresses[..], &peer_addresses[..]].concat();
+    let listeners = Listeners::open(&config, &tcp_addresses, unix_path.as_deref())?;
+    let peer_numbers = addresses.len() as u32..tcp_addresses.len() as u32;
+    let unix_number = unix_path.is_some().then_some(peer_numbers.end);
     let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let run_id = run_id().map_err(|error| format!("reading random bytes: {error}"))?;
     let shared = Arc::new(Shared::new(config.clone(), unix_number, config.port, started_ms, run_id));
+    shared.set_peer_listeners(peer_numbers);
     let log = logging.clone();
     shared.set_process_settings(Box::new(move |config| log.set_level(config.log_level)));
     if let Some(earlier) = store.earlier() {
@@ -111,6 +118,9 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
     is_serving.store(true, Ordering::Release);
     for address in &addresses {
         tracing::info!(%address, "listening");
+    }
+    for address in &peer_addresses {
+        tracing::info!(%address, "listening for other nodes");
     }
     if let Some(path) = &unix_path {
         tracing::info!(path = %path.display(), "listening");
@@ -310,7 +320,7 @@ fn run_core(start: Start) {
     }
     drop(ready);
     let Ok(wakes) = wakes.recv() else { return };
-    ring.connect(wakes);
+    ring.set_wakes(wakes);
     all_ready.wait();
     Core::new(ring, node, listener_count).run();
 }

@@ -9,7 +9,7 @@
 use std::{
     collections::HashMap,
     fs::{self, OpenOptions},
-    io::{self, ErrorKind, Seek, SeekFrom, Write},
+    io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
     ops::Range,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
@@ -77,6 +77,15 @@ impl Disk {
                 let result = replace(&path, &bytes);
                 buffer = bytes;
                 result
+            }
+            FileTask::Read { path, offset_bytes, length_bytes } => {
+                let read = read(&path, offset_bytes, length_bytes);
+                return Done {
+                    ticket,
+                    result: read.as_ref().map(|_| ()).map_err(|&errno| errno),
+                    buffer: read.unwrap_or_default(),
+                    change,
+                };
             }
         };
         buffer.clear();
@@ -258,6 +267,20 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), i32> {
         return Err(errno(error));
     }
     sync_directories([path])
+}
+
+/// Reads a part of a file as [`FileTask::Read`] describes it.
+fn read(path: &Path, offset_bytes: u64, length_bytes: usize) -> Result<Vec<u8>, i32> {
+    let read = || {
+        let mut file = fs::File::open(path)?;
+        let left_bytes = file.metadata()?.len().saturating_sub(offset_bytes);
+        // What is asked for may be far more than there is.
+        let mut bytes = Vec::with_capacity(left_bytes.min(length_bytes as u64) as usize);
+        file.seek(SeekFrom::Start(offset_bytes))?;
+        file.take(length_bytes as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(errno)
 }
 
 fn remove_durably(paths: &[PathBuf]) -> Result<(), i32> {

@@ -427,3 +427,34 @@ fn limit_file_size(bytes: u64) {
         assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit), 0);
     }
 }
+
+#[test]
+fn a_part_of_a_file_is_read_as_far_as_it_goes() {
+    let (directory, storage) = (Directory::new(), storage());
+    let text: Vec<u8> = (0..200_000_u32).map(|place| (place / 7) as u8).collect();
+    fs::write(directory.path("a"), &text).unwrap();
+    let read = |name: &str, offset_bytes, length_bytes| {
+        let path = directory.path(name);
+        storage.perform(FileTask::Read { path, offset_bytes, length_bytes })
+    };
+    for (offset, length, expected) in [
+        (0, 200_000, &text[..]),
+        (0, usize::MAX, &text[..]),
+        (150_000, 10_000, &text[150_000..160_000]),
+        (150_000, 50_001, &text[150_000..]),
+        (10, 0, &[]),
+        (200_000, 10, &[]),
+        (1 << 40, 10, &[]),
+    ] {
+        let done = read("a", offset, length);
+        assert_eq!(done.result, Ok(()), "{length} bytes from {offset}");
+        assert!(done.buffer == expected, "{length} bytes from {offset}");
+        assert!(done.buffer.capacity() <= text.len(), "{length} bytes from {offset}");
+    }
+    for (name, offset, errno) in
+        [("missing", 0, libc::ENOENT), ("", 0, libc::EISDIR), ("a", u64::MAX, libc::EINVAL)]
+    {
+        let done = read(name, offset, 10);
+        assert_eq!((done.result, done.buffer.len()), (Err(errno), 0), "{name} from {offset}");
+    }
+}

@@ -5,13 +5,14 @@
 //! buffers from a ring that the kernel and this module share.
 
 mod buffers;
+mod connects;
 mod files;
 mod setup;
 mod spin;
 #[cfg(test)]
 mod tests;
 
-use std::{io, os::fd::AsRawFd, time::Duration};
+use std::{io, net::SocketAddr, os::fd::AsRawFd, time::Duration};
 
 use io_uring::{
     EnterFlags, IoUring, cqueue, opcode, squeue,
@@ -20,6 +21,7 @@ use io_uring::{
 
 use buffers::BufferRing;
 pub use buffers::ReceiveBuffer;
+use connects::Connects;
 use files::Files;
 pub use setup::{RingError, RingOptions, WakeHandle};
 use spin::{SPIN_NS, Spin};
@@ -52,6 +54,7 @@ enum Kind {
     Sync,
     /// Operations whose completion says nothing: cancel, shutdown, close, wake-ups sent.
     Ignored,
+    Connect,
 }
 
 impl Kind {
@@ -69,6 +72,7 @@ impl Kind {
             5 => Self::Wake,
             6 => Self::Sync,
             7 => Self::Ignored,
+            8 => Self::Connect,
             other => panic!("a completion of unknown kind {other}"),
         };
         (kind, Token { index: data as u32, generation: (data >> 32) as u32 & (GENERATION_LIMIT - 1) })
@@ -89,6 +93,7 @@ pub struct Ring {
     /// Buffers of receives into private memory under way, by connection index.
     receiving: Vec<Vec<u8>>,
     files: Files,
+    connects: Connects,
     completions: Vec<(u64, i32, u32)>,
     next_completion: usize,
     /// Completions that come by themselves soon after the next submission: sends queued in this turn.
@@ -105,7 +110,7 @@ impl Ring {
     }
 
     fn push(&mut self, entry: squeue::Entry) {
-        // SAFETY: every buffer an entry points to is owned by `self` (sending, receiving, files, wake_value) until its
+        // SAFETY: every buffer an entry points to is owned by `self` (sending, receiving, connects, files, wake_value) until its
         // completion was reaped, and `Drop` leaks those still under way.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
             self.enter(0, 0, None);
@@ -230,6 +235,12 @@ impl Io for Ring {
         self.push(entry);
     }
 
+    fn connect(&mut self, ticket: u64, address: SocketAddr) {
+        if let Some(entry) = self.connects.begin(ticket, address) {
+            self.push(entry);
+        }
+    }
+
     fn receive(&mut self, connection: Token, socket: Socket) {
         let entry = opcode::RecvMulti::new(Fd(socket.0), BUFFER_GROUP)
             .build()
@@ -336,6 +347,8 @@ impl Io for Ring {
         assert!(self.files.done.is_empty(), "a turn left finished tasks unread");
         self.buffers.publish();
         match wait {
+            // An attempt to connect that failed at once is told in this turn.
+            _ if self.connects.has_failed() => self.enter(0, 0, None),
             Wait::Poll => self.enter(0, 0, None),
             Wait::Block { events, timeout } => {
                 if events == 1 && self.spin_for_one() {
@@ -357,6 +370,9 @@ impl Io for Ring {
                     buffer: done.buffer,
                     result: done.result,
                 });
+            }
+            if let Some(event) = self.connects.take_failed() {
+                return Some(event);
             }
             let &(data, result, flags) = self.completions.get(self.next_completion)?;
             self.next_completion += 1;
@@ -408,6 +424,7 @@ impl Io for Ring {
                     Event::Woken
                 }
                 Kind::Sync => self.files.end_sync(connection.index, result),
+                Kind::Connect => self.connects.end(connection.index, result),
                 Kind::Ignored => continue,
             });
         }
@@ -425,6 +442,7 @@ impl Drop for Ring {
             std::mem::forget(buffer);
         }
         self.files.forget_operations();
+        self.connects.forget_operations();
         std::mem::forget(std::mem::take(&mut self.wake_value));
     }
 }

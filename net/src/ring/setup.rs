@@ -8,7 +8,7 @@ use std::{
 
 use io_uring::IoUring;
 
-use super::{BUFFER_GROUP, BufferRing, Ring, files::Files, spin::Spin};
+use super::{BUFFER_GROUP, BufferRing, Ring, connects::Connects, files::Files, spin::Spin};
 use crate::{files::Storage, socket::Listener};
 
 /// What a ring is made of.
@@ -109,6 +109,7 @@ pub(super) fn new(options: RingOptions) -> Result<Ring, RingError> {
         sending: Vec::new(),
         receiving: Vec::new(),
         files: Files::new(options.storage),
+        connects: Connects::default(),
         completions: Vec::with_capacity(options.completion_entries as usize),
         next_completion: 0,
         sends_queued: 0,
@@ -143,7 +144,7 @@ impl Ring {
     }
 
     /// Gives the ring the handles of all cores, by number, once every ring was made.
-    pub fn connect(&mut self, wakes: Vec<WakeHandle>) {
+    pub fn set_wakes(&mut self, wakes: Vec<WakeHandle>) {
         self.wakes = wakes;
     }
 

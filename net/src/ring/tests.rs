@@ -1,4 +1,4 @@
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, io::Read, net::TcpListener, path::PathBuf, time::Duration};
 
 use super::*;
 use crate::files::{Storage, tests::Directory};
@@ -171,4 +171,52 @@ fn allowed_cpu() -> usize {
         assert_eq!(libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set), 0);
         (0..libc::CPU_SETSIZE as usize).find(|&cpu| libc::CPU_ISSET(cpu, &set)).unwrap()
     }
+}
+
+/// Waits for the end of an attempt to connect.
+fn connected(ring: &mut Ring, ticket: u64) -> Result<Socket, i32> {
+    match ring.file_events(1).pop() {
+        Some(Event::Connected { ticket: told, result }) => {
+            assert_eq!(told, ticket);
+            result
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_connection_that_is_asked_for_carries_bytes() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let Ok(listener) = TcpListener::bind(address) else {
+            assert!(address.starts_with('['), "every machine has an IPv4 loopback");
+            continue;
+        };
+        let mut ring = ring();
+        ring.connect(5 << 40, listener.local_addr().unwrap());
+        let socket = connected(&mut ring, 5 << 40).unwrap();
+        let (mut accepted, _) = listener.accept().unwrap();
+        ring.send(Token::default(), socket, b"hello".to_vec(), 0);
+        let events = ring.file_events(1);
+        assert!(matches!(events[0], Event::Sent { result: Ok(5), .. }), "{events:?}");
+        ring.shutdown(socket);
+        let mut text = String::new();
+        accepted.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+        ring.close(socket);
+        ring.turn(Wait::Poll);
+    }
+}
+
+#[test]
+fn a_connection_that_nobody_takes_fails_and_its_place_is_used_again() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut ring = ring();
+    for ticket in 0..3 {
+        ring.connect(ticket, free);
+        assert_eq!(connected(&mut ring, ticket), Err(libc::ECONNREFUSED));
+    }
+    // The entry is never submitted: the kernel's part is played here.
+    ring.connects.begin(9, free);
+    let event = ring.connects.end(0, -libc::ETIMEDOUT);
+    assert!(matches!(event, Event::Connected { ticket: 9, result: Err(libc::ETIMEDOUT) }), "{event:?}");
 }

@@ -62,6 +62,8 @@ pub struct Config {
     pub directory: PathBuf,
     /// The TCP port; 0: none (`port`).
     pub port: u16,
+    /// The TCP port that other nodes of the cluster dial; 0: none. Not an option.
+    pub peer_port: u16,
     /// The addresses to listen on; empty: none (`bind`).
     pub bind: Vec<BindAddress>,
     /// The Unix socket to listen on (`unixsocket`).
@@ -146,6 +148,7 @@ impl Default for Config {
             is_shard_count_given: false,
             directory: PathBuf::from("."),
             port: 6379,
+            peer_port: 0,
             bind: BindAddress::loopback(),
             unix_socket: None,
             unix_socket_mode: 0,

@@ -3,9 +3,12 @@
 //! Shared state is touched when connections come and go, on configuration changes and at shutdown, never by a data
 //! request. Everything else about a core is asked of that core through the mesh, like any other work.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+use std::{
+    ops::Range,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use crossbeam_utils::CachePadded;
@@ -41,6 +44,7 @@ pub struct Shared {
     /// What all cores know of saving.
     pub saving: SavingState,
     unix_listener: Option<u32>,
+    peer_listeners: OnceLock<Range<u32>>,
     /// When the server started, in milliseconds since the Unix epoch.
     pub started_ms: u64,
     /// Forty hexadecimal digits that name this run.
@@ -70,6 +74,7 @@ impl Shared {
             earlier_segments: OnceLock::new(),
             saving,
             unix_listener,
+            peer_listeners: OnceLock::new(),
             started_ms,
             run_id,
             port,
@@ -91,6 +96,12 @@ impl Shared {
     /// Says which segments earlier starts left.
     pub fn set_earlier_segments(&self, earlier: Arc<EarlierSegments>) {
         let is_first = self.earlier_segments.set(earlier).is_ok();
+        assert!(is_first, "set once, at start");
+    }
+
+    /// Says which listeners other nodes dial.
+    pub fn set_peer_listeners(&self, listeners: Range<u32>) {
+        let is_first = self.peer_listeners.set(listeners).is_ok();
         assert!(is_first, "set once, at start");
     }
 
@@ -130,6 +141,11 @@ impl Shared {
     /// Whether connections accepted by this listener are a Unix socket's.
     pub fn is_unix_listener(&self, listener: u32) -> bool {
         self.unix_listener == Some(listener)
+    }
+
+    /// Whether connections accepted by this listener are links of other nodes.
+    pub fn is_peer_listener(&self, listener: u32) -> bool {
+        self.peer_listeners.get().is_some_and(|listeners| listeners.contains(&listener))
     }
 
     /// A number that no client had before.
@@ -424,7 +440,7 @@ impl<I: Io> Core<I> {
     fn report(&mut self) -> Report {
         let mut report = Report { stats: self.node.stats.clone(), ..Report::default() };
         report.persistence = self.node.persistence_report();
-        for connection in self.connections.iter() {
+        for connection in self.connections.iter().filter(|connection| !connection.is_peer()) {
             let output = connection.output_bytes();
             report.clients += 1;
             let waits = State::WAITING.and(State::PAUSED);
@@ -512,7 +528,7 @@ impl<I: Io> Core<I> {
         let timeout_ms = u64::from(self.node.config.idle_timeout_seconds) * 1000;
         let now_ms = self.node.executor.now_ms;
         let mut idle = Vec::new();
-        for connection in self.connections.iter_mut() {
+        for connection in self.connections.iter_mut().filter(|connection| !connection.is_peer()) {
             let waits = State::FENCED.and(State::PAUSED);
             if timeout_ms > 0
                 && now_ms.saturating_sub(connection.active_ms) > timeout_ms
@@ -535,6 +551,7 @@ impl ClientFilter {
         let is_or_none =
             |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
         !connection.state.any(State::CLOSING)
+            && !connection.is_peer()
             && (self.ids.is_empty() || self.ids.contains(&connection.id))
             && is_or_none(&self.kind, "normal")
             && is_or_none(&self.user, "default")

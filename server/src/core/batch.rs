@@ -11,6 +11,7 @@ use duva_net::io::{Socket, Token};
 use super::{
     admin::{AdminReply, AdminRequest},
     locks::TransactionId,
+    peer::{frame::FrameHeader, hello::PeerIdentity},
     replies::Sequence,
     request::{Large, Mode, OwnedRequest, Request, copy_arguments},
     save::SaveMessage,
@@ -200,6 +201,22 @@ pub enum Message {
         socket: Socket,
         /// Whether it is a Unix socket's.
         is_unix: bool,
+    },
+    /// Serve this link from now on.
+    PeerConnection {
+        /// The socket.
+        socket: Socket,
+        /// Who sends on it.
+        peer: PeerIdentity,
+    },
+    /// A frame for a group of the receiver.
+    Peer {
+        /// The node that sent it.
+        from: u32,
+        /// Its header.
+        header: FrameHeader,
+        /// Its payload, among the arguments.
+        bytes: Range<usize>,
     },
 }
 

@@ -65,6 +65,12 @@ impl State {
     /// One of the replies that it waits for may be a write's.
     pub const WRITING: Self = Self(1 << 20);
 
+    /// It is a link that this node dialled.
+    pub const PEER_OUT: Self = Self(1 << 21);
+
+    /// It is a link that another node dialled.
+    pub const PEER_IN: Self = Self(1 << 22);
+
     /// Whether any of `other` is set.
     #[inline]
     pub fn any(self, other: Self) -> bool {
@@ -136,7 +142,7 @@ pub struct Identity {
     pub library_version: Vec<u8>,
 }
 
-/// One client's connection.
+/// One client's connection, or a link to or from another node.
 pub struct Connection {
     /// The socket.
     pub socket: Socket,
@@ -201,6 +207,17 @@ impl Connection {
     /// Bytes of replies that have not left.
     pub fn output_bytes(&self) -> usize {
         self.output.len() + self.sending_bytes + self.replies.held_bytes()
+    }
+
+    /// Whether it is a link to or from another node, rather than a client's.
+    #[inline]
+    pub fn is_peer(&self) -> bool {
+        self.state.any(State::PEER_OUT.and(State::PEER_IN))
+    }
+
+    /// Its bytes among the core's unread replies: a link has none.
+    pub fn unread_bytes(&self) -> usize {
+        if self.is_peer() { 0 } else { self.output_bytes() }
     }
 
     /// Whether an operation on its socket is under way.

@@ -148,6 +148,9 @@ impl<I: Io> Core<I> {
     pub(super) fn process_waiting_input(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.state.remove(State::READY);
+        if connection.is_peer() {
+            return self.resume_peer(token);
+        }
         let has_work =
             !connection.input.is_empty() || connection.unfinished.is_some() || connection.stalled.is_some();
         if !connection.can_execute() || !has_work || receiving_mut(connection).is_some() {
@@ -290,6 +293,9 @@ impl<I: Io> Core<I> {
         result: Result<usize, ReceiveEnd>,
     ) {
         let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.is_peer() {
+            return self.on_hello_received(token, buffer, result);
+        }
         connection.state.remove(State::RECEIVING_INTO.and(State::CANCELLING));
         connection.active_ms = self.node.executor.now_ms;
         if let Some(receiving) = receiving_mut(connection) {
@@ -337,6 +343,9 @@ impl<I: Io> Core<I> {
         let Some(connection) = self.connections.get_mut(token) else { return };
         if connection.state.any(State::CLOSING) {
             return self.finish_closing(token);
+        }
+        if connection.is_peer() {
+            return self.arrange_peer_receive(token);
         }
         let socket = connection.socket;
         let is_armed = connection.state.any(State::RECEIVING.and(State::RECEIVING_INTO));
@@ -635,7 +644,7 @@ impl Parsed {
         let shards = &node.executor.shards;
         for (token, bytes) in arrivals {
             let Some(connection) = connections.get_mut(token) else { continue };
-            if bytes.len() > GLANCE_BYTES_MAX || !connection.input.is_empty() {
+            if bytes.len() > GLANCE_BYTES_MAX || !connection.input.is_empty() || connection.is_peer() {
                 continue;
             }
             self.ranges.clear();

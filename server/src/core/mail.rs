@@ -127,6 +127,10 @@ impl<I: Io> Core<I> {
                 Message::Relief => {}
                 Message::Save(message) => self.node.take_save_message(from, message),
                 Message::Connection { socket, is_unix } => self.adopt(socket, is_unix),
+                Message::Peer { from, header, bytes } => {
+                    self.node.accept_frame(from, header, &batch.bytes[bytes]);
+                }
+                Message::PeerConnection { socket, peer } => self.adopt_peer(socket, peer),
                 Message::Served => panic!("a message is served once"),
             }
         }

@@ -26,6 +26,7 @@ pub mod log;
 mod mail;
 pub mod node;
 mod output;
+pub mod peer;
 pub mod persistence_report;
 mod propose;
 pub mod replies;
@@ -205,7 +206,9 @@ impl<I: Io> Core<I> {
         self.run_log();
         self.node.tell_of_journal();
         self.is_ahead = self.node.is_ahead();
+        self.dial_peers();
         if !self.is_ahead {
+            self.flush_peers();
             self.flush();
             self.send_mail();
         }
@@ -260,7 +263,8 @@ impl<I: Io> Core<I> {
 
     /// How long the next turn may wait, given what is left to do.
     fn plan_wait(&mut self, spin_rounds: u32) -> Wait {
-        if !self.ready.is_empty() || self.node.has_work() || (self.mail.has_work() && !self.is_ahead) {
+        let may_leave = self.mail.has_work() || self.node.peers.has_unflushed();
+        if !self.ready.is_empty() || self.node.has_work() || (may_leave && !self.is_ahead) {
             return Wait::Poll;
         }
         let node = &mut self.node;
@@ -324,6 +328,7 @@ impl<I: Io> Core<I> {
                 self.on_received_into(connection, buffer, result);
             }
             Event::Accepted { listener, result, armed } => self.on_accepted(listener, result, armed),
+            Event::Connected { ticket, result } => self.on_connected(ticket, result),
             Event::Synced { ticket, result } => self.on_synced(ticket, result),
             Event::FileDone { ticket, buffer, result } => self.on_file_done(ticket, buffer, result),
             Event::Woken => {}
@@ -333,6 +338,7 @@ impl<I: Io> Core<I> {
     fn on_accepted(&mut self, listener: u32, result: Result<Socket, i32>, armed: bool) {
         let mut rest = false;
         match result {
+            Ok(socket) if self.node.shared.is_peer_listener(listener) => self.accept_peer(socket),
             Ok(socket) => {
                 let is_unix = self.node.shared.is_unix_listener(listener);
                 let core = self.node.shared.least_loaded(self.node.core);
@@ -368,8 +374,23 @@ impl<I: Io> Core<I> {
         state.set(State::UNIX, is_unix);
         state.set(State::AUTHENTICATED, node.config.password.is_empty());
         let id = node.shared.next_client_id();
-        let now_ms = node.executor.now_ms;
-        let token = self.connections.insert(|token| Connection {
+        let token = self.insert_connection(socket, state, id);
+        let connection = self.connections.get_mut(token).expect("it was just added");
+        if is_over {
+            self.node.stats.connections_rejected += 1;
+            connection.output.extend_from_slice(b"-ERR max number of clients reached\r\n");
+            connection.state.insert(State::CLOSE_AFTER_REPLY);
+            Self::mark_dirty(connection, &mut self.dirty);
+        } else {
+            connection.state.insert(State::RECEIVING);
+            self.io.receive(token, socket);
+        }
+    }
+
+    /// Adds a connection to the table; its operations are the caller's to begin.
+    fn insert_connection(&mut self, socket: Socket, state: State, id: u64) -> Token {
+        let now_ms = self.node.executor.now_ms;
+        self.connections.insert(|token| Connection {
             socket,
             token,
             state,
@@ -390,17 +411,7 @@ impl<I: Io> Core<I> {
             active_ms: now_ms,
             last_command: None,
             identity: None,
-        });
-        let connection = self.connections.get_mut(token).expect("it was just added");
-        if is_over {
-            self.node.stats.connections_rejected += 1;
-            connection.output.extend_from_slice(b"-ERR max number of clients reached\r\n");
-            connection.state.insert(State::CLOSE_AFTER_REPLY);
-            Self::mark_dirty(connection, &mut self.dirty);
-        } else {
-            connection.state.insert(State::RECEIVING);
-            self.io.receive(token, socket);
-        }
+        })
     }
 
     fn on_received(&mut self, token: Token, result: Result<I::Buffer, ReceiveEnd>, armed: bool) {
@@ -410,6 +421,9 @@ impl<I: Io> Core<I> {
             }
             return;
         };
+        if connection.is_peer() {
+            return self.on_peer_received(token, result, armed);
+        }
         if !armed {
             connection.state.remove(State::RECEIVING.and(State::CANCELLING));
         }

@@ -18,6 +18,7 @@ use super::{
     gather::Gathers,
     locks::{Grant, Locks, Scope, TransactionId},
     log::Log,
+    peer::links::Peers,
     replies::Sequence,
     request::{Large, OwnedRequest, Request},
     route::Lack,
@@ -163,6 +164,8 @@ pub struct Node {
     pub deliveries: Deliveries,
     /// This core's part in saving.
     pub saver: Saver,
+    /// The links to the other nodes of the cluster, if this is one.
+    pub peers: Peers,
     /// The configuration in force.
     pub config: Arc<Config>,
     /// What all cores share.
@@ -205,6 +208,7 @@ impl Node {
             gathers: Gathers::default(),
             deliveries: Deliveries::default(),
             saver: Saver::default(),
+            peers: Peers::default(),
             config: Arc::clone(&config),
             shared,
             waits: Vec::new(),
@@ -623,6 +627,7 @@ impl Node {
             || !self.waits.is_empty()
             || self.gathers.next_retry_ms().is_some_and(|at_ms| at_ms <= self.executor.now_ms)
             || self.saver.has_work()
+            || self.peers.needs_attention()
             || self.executor.has_garbage
     }
 

@@ -60,7 +60,7 @@ impl<I: Io> Core<I> {
                 self.finish_closing(token);
                 continue;
             }
-            let unread = connection.output_bytes();
+            let unread = connection.unread_bytes();
             self.unread_bytes = self.unread_bytes + unread - connection.counted_bytes;
             connection.counted_bytes = unread;
             if unread as u64 > self.output_limit_bytes && self.is_past_output_limit(token) {
@@ -117,7 +117,7 @@ impl<I: Io> Core<I> {
         }
         connection.state.remove(State::SENDING);
         connection.sending_bytes = 0;
-        let unread = connection.output_bytes();
+        let unread = connection.unread_bytes();
         self.unread_bytes = self.unread_bytes + unread - connection.counted_bytes;
         connection.counted_bytes = unread;
         buffer.clear();
@@ -130,6 +130,9 @@ impl<I: Io> Core<I> {
         }
         if connection.state.any(State::CLOSING) {
             return self.finish_closing(token);
+        }
+        if connection.is_peer() {
+            return self.on_peer_sent(token);
         }
         if !connection.output.is_empty()
             || connection.state.any(State::CLOSE_AFTER_REPLY.and(State::END_OF_INPUT))
@@ -180,6 +183,10 @@ impl<I: Io> Core<I> {
             if connection.is_busy() {
                 self.io.shutdown(connection.socket);
             }
+            if connection.is_peer() {
+                let is_outbound = connection.state.any(State::PEER_OUT);
+                self.on_peer_closed(token, is_outbound);
+            }
         }
         self.finish_closing(token);
     }
@@ -192,8 +199,10 @@ impl<I: Io> Core<I> {
         }
         self.io.close(connection.socket);
         self.unread_bytes -= connection.counted_bytes;
+        if !connection.is_peer() {
+            self.node.shared.forget_client(self.node.core);
+        }
         self.connections.remove(token);
-        self.node.shared.forget_client(self.node.core);
     }
 
     /// A reply that was waited for has arrived.

@@ -29,6 +29,15 @@ pub(super) enum Timer {
     Cron,
     /// It is looked at whether something is to be saved.
     SaveCron,
+    /// A link is dialled again.
+    PeerDial,
+    /// An accepted connection should have said by now which node it is.
+    PeerHello {
+        /// Its place.
+        index: u32,
+        /// Its generation.
+        generation: u32,
+    },
 }
 
 /// A core's timers, by monotonic nanoseconds.
@@ -114,6 +123,8 @@ impl<I: Io> Core<I> {
                 }
                 Timer::PauseEnd => self.resume_paused(),
                 Timer::Cron => self.cron(),
+                Timer::PeerDial => self.node.peers.attend(),
+                Timer::PeerHello { index, generation } => self.end_greeting(Token { index, generation }),
                 Timer::SaveCron => {
                     self.has_save_cron = false;
                     self.arm_save_cron();

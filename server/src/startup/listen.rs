@@ -28,12 +28,24 @@ const UNIX_PATH_BYTES_MAX: usize = 107;
 /// # Errors
 /// [`StartupError::Listen`], [`StartupError::NoAddress`].
 pub fn addresses_to_listen(config: &Config) -> Result<Vec<SocketAddr>, StartupError> {
+    addresses_at(config, config.port)
+}
+
+/// The same, for the port that other nodes of the cluster dial.
+///
+/// # Errors
+/// As [`addresses_to_listen`].
+pub fn peer_addresses_to_listen(config: &Config) -> Result<Vec<SocketAddr>, StartupError> {
+    addresses_at(config, config.peer_port)
+}
+
+fn addresses_at(config: &Config, port: u16) -> Result<Vec<SocketAddr>, StartupError> {
     let mut addresses = Vec::new();
-    if config.port == 0 || config.bind.is_empty() {
+    if port == 0 || config.bind.is_empty() {
         return Ok(addresses);
     }
     for bind in &config.bind {
-        let address = SocketAddr::new(bind.address, config.port);
+        let address = SocketAddr::new(bind.address, port);
         match probe_bind(address) {
             Ok(()) => addresses.push(address),
             Err(error) if bind.is_optional && is_missing(&error) => {}

@@ -24,7 +24,8 @@ pub use limits::{
     ring_memory_bytes,
 };
 pub use listen::{
-    addresses_to_listen, exposure_warning, prepare_unix_socket, probe_bind, restrict_unix_socket,
+    addresses_to_listen, exposure_warning, peer_addresses_to_listen, prepare_unix_socket, probe_bind,
+    restrict_unix_socket,
 };
 
 /// Why the server does not start. Nothing was changed that outlives the process.

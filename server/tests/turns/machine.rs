@@ -7,7 +7,8 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
     fs::{self, File as StdFile, OpenOptions},
-    io::Write,
+    io::{Read, Seek, SeekFrom, Write},
+    net::SocketAddr,
     os::unix::fs::FileExt,
     path::PathBuf,
     rc::Rc,
@@ -494,6 +495,13 @@ impl Machine {
                 Ok(())
             }
             FileTask::Replace { path, bytes } => fs::write(path, bytes).map_err(errno),
+            FileTask::Read { path, offset_bytes, length_bytes } => {
+                let read = StdFile::open(path).and_then(|mut opened| {
+                    opened.seek(SeekFrom::Start(offset_bytes))?;
+                    opened.take(length_bytes as u64).read_to_end(&mut buffer)
+                });
+                return (buffer, read.map(drop).map_err(errno));
+            }
         };
         buffer.clear();
         (buffer, result)
@@ -521,6 +529,11 @@ impl Io for Door {
     }
 
     fn accept(&mut self, _listener: u32) {}
+
+    fn connect(&mut self, ticket: u64, _address: SocketAddr) {
+        let result = Err(libc::ECONNREFUSED);
+        self.machine.borrow_mut().kernels[self.core].events.push_back(Event::Connected { ticket, result });
+    }
 
     fn receive(&mut self, connection: Token, socket: Socket) {
         let mut machine = self.machine.borrow_mut();

@@ -1,6 +1,6 @@
 //! One core's door to the simulated machine.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc};
 
 use duva_net::io::{Clock, Event, File, FileTask, Io, Socket, Token, Wait};
 
@@ -36,6 +36,10 @@ impl Io for SimIo {
     fn accept(&mut self, listener: u32) {
         assert!(listener == 0, "every core has one listener");
         self.queue(Operation::Accept);
+    }
+
+    fn connect(&mut self, ticket: u64, _address: SocketAddr) {
+        self.queue(Operation::Connect(ticket));
     }
 
     fn receive(&mut self, connection: Token, socket: Socket) {

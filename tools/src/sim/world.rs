@@ -21,11 +21,12 @@ use super::{
 /// The first descriptor that connections get.
 const DESCRIPTOR_MIN: usize = 10;
 
-/// EMFILE, ENOSPC, EPIPE and ECONNRESET, as Linux numbers them.
+/// EMFILE, ENOSPC, EPIPE, ECONNRESET and ECONNREFUSED, as Linux numbers them.
 const TOO_MANY_FILES: i32 = 24;
 const NO_SPACE: i32 = 28;
 const BROKEN_PIPE: i32 = 32;
 const CONNECTION_RESET: i32 = 104;
+const CONNECTION_REFUSED: i32 = 111;
 
 /// How a server ends that is not told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +112,8 @@ struct Send {
 pub(crate) enum Operation {
     /// Accept.
     Accept,
+    /// Connect to another server. There is none in this world.
+    Connect(u64),
     /// Receive into leased buffers.
     Receive(Token, Socket),
     /// Receive into this memory, at most so much.
@@ -141,6 +144,8 @@ pub(crate) struct Kernel {
     sends: Vec<Send>,
     /// When wakes arrive.
     wakes: Vec<u64>,
+    /// Attempts to connect, with the times at which they fail.
+    connects: Vec<(u64, u64)>,
     /// Its files.
     pub(crate) files: CoreFiles,
     is_accepting: bool,
@@ -325,6 +330,7 @@ impl World {
                 kernel.is_accepting = true;
                 kernel.accept_at_ns = at_ns;
             }
+            Operation::Connect(ticket) => self.kernels[core].connects.push((ticket, at_ns)),
             Operation::Receive(token, socket) => self.begin_receive(core, token, socket, at_ns, None),
             Operation::ReceiveInto(token, socket, buffer, length_max) => {
                 assert!(length_max > 0 && buffer.capacity() > buffer.len(), "a receive needs room");
@@ -524,6 +530,9 @@ impl World {
             }
             !is_due
         });
+        for (ticket, _) in kernel.connects.extract_if(.., |&mut (_, at_ns)| at_ns <= now_ns) {
+            kernel.ready.push_back(Event::Connected { ticket, result: Err(CONNECTION_REFUSED) });
+        }
         kernel.files.advance(&mut self.disk, now_ns, &mut kernel.ready);
         self.advance_accept(&mut kernel);
         for receive in std::mem::take(&mut kernel.receives) {
@@ -560,7 +569,9 @@ impl World {
             (link.outbound < link.outbound_max || link.is_client_gone || link.is_shut).then_some(send.at_ns)
         });
         let files = kernel.files.next_ns();
-        accept.into_iter().chain(kernel.wakes.iter().copied()).chain(files).chain(receives).chain(sends).min()
+        let connects = kernel.connects.iter().map(|&(_, at_ns)| at_ns);
+        let wakes = kernel.wakes.iter().copied();
+        accept.into_iter().chain(wakes).chain(connects).chain(files).chain(receives).chain(sends).min()
     }
 
     fn advance_accept(&mut self, kernel: &mut Kernel) {
@@ -719,6 +730,7 @@ fn finish_receive(kernel: &mut Kernel, receive: Receive, end: ReceiveEnd) {
 fn describe(event: &Event<Leased>) -> String {
     match event {
         Event::Accepted { result, armed, .. } => format!("accepted {result:?}, armed: {armed}"),
+        Event::Connected { ticket, result } => format!("connected {ticket:#x}: {result:?}"),
         Event::Received { connection, result: Ok(bytes), armed } => {
             format!(
                 "received {} bytes on {}, armed: {armed}: {}",

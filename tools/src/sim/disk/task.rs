@@ -141,6 +141,14 @@ impl Disk {
                 self.sync_names();
                 Ok(None)
             }
+            FileTask::Read { path, offset_bytes, length_bytes } => {
+                let content = self.names.get(&path).ok_or(NO_ENTRY)?.borrow();
+                let shown = content.shown();
+                let start = shown.len().min(usize::try_from(offset_bytes).unwrap_or(usize::MAX));
+                let end = shown.len().min(start.saturating_add(length_bytes));
+                buffer.extend_from_slice(&shown[start..end]);
+                Ok(None)
+            }
             FileTask::Replace { .. } if is_full => Err(NO_SPACE),
             FileTask::Replace { path, mut bytes } => {
                 let mut temporary = path.clone().into_os_string();

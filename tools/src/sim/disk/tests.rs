@@ -44,6 +44,8 @@ fn tasks(base: &Path) -> Vec<FileTask> {
     let append = |file, bytes: &str| FileTask::Append { file: File(file), bytes: bytes.into() };
     let publish = |file, from, to| FileTask::Publish { file: File(file), from: path(from), to: path(to) };
     let replace = |name, bytes: &str| FileTask::Replace { path: path(name), bytes: bytes.into() };
+    let read =
+        |name, offset_bytes, length_bytes| FileTask::Read { path: path(name), offset_bytes, length_bytes };
     let remove = |names: &[&str]| FileTask::Remove { paths: names.iter().map(|name| path(name)).collect() };
     vec![
         prepare(0, "a", 100, None),
@@ -84,14 +86,22 @@ fn tasks(base: &Path) -> Vec<FileTask> {
         FileTask::Close { file: File(2) },
         prepare(2, "i", 9, Some("i")),
         prepare(7, "nothing", 9, Some("nothing")),
+        read("d", 0, 100),
+        read("g", 3, 3),
+        read("d", 7, 1),
+        read("d", 8, 1),
+        read("missing", 0, 1),
     ]
 }
 
+/// How a task ended, and what it brought.
+type End = (u64, Result<(), i32>, Vec<u8>);
+
 /// How every task ended, and the files that there are then.
-type Outcome = (Vec<(u64, Result<(), i32>)>, BTreeMap<PathBuf, Vec<u8>>);
+type Outcome = (Vec<End>, BTreeMap<PathBuf, Vec<u8>>);
 
 /// Sorts the ends by the tasks' numbers: threads answer when they like.
-fn in_order(mut ends: Vec<(u64, Result<(), i32>)>) -> Vec<(u64, Result<(), i32>)> {
+fn in_order(mut ends: Vec<End>) -> Vec<End> {
     ends.sort_unstable();
     ends
 }
@@ -107,7 +117,7 @@ fn simulated(base: &Path) -> Outcome {
     }
     files.write(File(0), b"written", 96);
     let ends = ready.into_iter().map(|event| match event {
-        Event::FileDone { ticket, result, .. } => (ticket, result),
+        Event::FileDone { ticket, result, buffer } => (ticket, result, buffer),
         other => panic!("{other:?}"),
     });
     let contents = disk.names.into_iter().map(|(path, content)| (path, content.borrow().shown().to_vec()));
@@ -137,8 +147,8 @@ fn real(base: &Path) -> Outcome {
     while ends.len() < count {
         ring.turn(Wait::Block { events: 1, timeout: None });
         while let Some(event) = ring.next_event() {
-            if let Event::FileDone { ticket, result, .. } = event {
-                ends.push((ticket, result));
+            if let Event::FileDone { ticket, result, buffer } = event {
+                ends.push((ticket, result, buffer));
             }
         }
     }
@@ -165,7 +175,10 @@ fn the_simulated_disk_does_what_a_real_one_does() {
     assert_eq!(files[&base.join("b")], b"what was there\0\0\0\0\0\0");
     assert_eq!(files[&base.join("i")].len(), 9);
     assert_eq!(files[&base.join("g")], b"summed\0\0\0\x06\0\0\x02\x8b");
-    let failed: Vec<_> = ends.iter().filter_map(|&(ticket, result)| Some((ticket, result.err()?))).collect();
+    let read: Vec<_> = ends.iter().filter(|(_, _, bytes)| !bytes.is_empty()).map(|end| &end.2[..]).collect();
+    assert_eq!(read, [b"one two", &b"med"[..]]);
+    let failed: Vec<_> =
+        ends.iter().filter_map(|&(ticket, result, _)| Some((ticket, result.err()?))).collect();
     assert_eq!(
         failed,
         [
@@ -174,7 +187,8 @@ fn the_simulated_disk_does_what_a_real_one_does() {
             (10, BAD_DESCRIPTOR),
             (11, BAD_DESCRIPTOR),
             (16, BAD_DESCRIPTOR),
-            (37, NO_ENTRY)
+            (37, NO_ENTRY),
+            (42, NO_ENTRY)
         ]
     );
 }
