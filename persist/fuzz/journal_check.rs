@@ -472,6 +472,7 @@ fn check_replay(folder: &Folder, scan: &Scan, model: &Model, above: impl Fn(u16)
         let payload = match entry.kind {
             EntryKind::Entry => Some(entry.payload.to_vec()),
             EntryKind::Tick => None,
+            EntryKind::Membership => unreachable!("a membership is not to be applied"),
         };
         visits[usize::from(entry.shard)].push(Visit {
             index: entry.index,

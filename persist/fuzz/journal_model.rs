@@ -823,7 +823,7 @@ fn shard_log(
                     part_time_ms = header.time_ms;
                     marked = marked.max(header.snapshot);
                 }
-                Step::Record(Entry { record, payload }) => {
+                Step::Record(Entry { record, .. }) => {
                     if record.kind == 3 {
                         (state.term, state.vote) = (record.term, u64_at(&record.payload, 0));
                     }
@@ -835,9 +835,6 @@ fn shard_log(
                     }
                     if record.kind == 6 && record.index == 0 && record.payload[8] == 1 {
                         committed.push(u64_at(&record.payload, 0));
-                    }
-                    if payload.is_none() && record.index > covered_to {
-                        return Err(Refused);
                     }
                 }
             }
@@ -854,37 +851,48 @@ fn shard_log(
     let mut entries: BTreeMap<u64, Entry> = BTreeMap::new();
     let mut end = (0, 0);
     let mut lost = false;
-    'parts: for part in &parts {
+    // What moves the end of the log: whether it begins a part, the last index before it, the end behind it, and its record.
+    let mut moves = Vec::new();
+    for part in &parts {
         let mut last = None;
         for (at, event) in &part.events {
-            let (before, moves) = match event {
-                Step::Header(header) => {
-                    let moves = (last != Some(header.last.0)).then_some(header.last);
-                    last = Some(header.last.0);
-                    (header.last.0, moves)
-                }
+            let (before, end, entry) = match event {
+                Step::Header(header) if last == Some(header.last.0) => continue,
+                Step::Header(header) => (header.last.0, header.last, None),
                 Step::Record(entry) if entry.record.is_in_log() => {
-                    last = Some(entry.record.index);
-                    (entry.record.index - 1, Some((entry.record.index, entry.record.term)))
+                    (entry.record.index - 1, (entry.record.index, entry.record.term), Some(*entry))
                 }
                 Step::Record(_) => continue,
             };
-            let Some(moves) = moves.filter(|_| !known(part, *at)) else { continue };
-            // Where something was lost, only a log of the same last index and term is the same log.
-            let other = std::ptr::eq(at, &part.events[0].0) && lossy && before > covered_to && moves != end;
-            if before > covered_to.max(end.0) || other {
-                if !truncate {
-                    return Err(Refused);
-                }
-                lost = true;
-                break 'parts;
+            last = Some(end.0);
+            if !known(part, *at) {
+                moves.push((std::ptr::eq(at, &part.events[0].0), before, end, entry));
             }
-            entries.split_off(&before.saturating_add(1));
-            if let Step::Record(entry) = event {
-                entries.insert(moves.0, (*entry).clone());
-            }
-            end = moves;
         }
+    }
+    for (place, (begins, before, moved_to, entry)) in moves.iter().enumerate() {
+        let have = covered_to.max(end.0);
+        if *before > have && moves[place..].iter().any(|later| later.1 <= have) {
+            // It is replaced, with all that it goes on from.
+            continue;
+        }
+        // Where something was lost, only a log of the same last index and term is the same log.
+        let other = *begins && lossy && *before > covered_to && *moved_to != end;
+        if *before > have || other {
+            if !truncate {
+                return Err(Refused);
+            }
+            lost = true;
+            break;
+        }
+        entries.split_off(&before.saturating_add(1));
+        if let Some(entry) = entry {
+            entries.insert(moved_to.0, (*entry).clone());
+        }
+        end = *moved_to;
+    }
+    if entries.values().any(|entry| entry.payload.is_none() && entry.record.index > covered_to) {
+        return Err(Refused);
     }
     for Entry { record, .. } in entries.values() {
         if (record.kind == 6 || record.kind == 7) && record.payload[8] == 1 {

@@ -372,6 +372,16 @@ impl Journal {
         self.streams.retain(|(known, _)| *known != stream);
     }
 
+    /// The block that the next record or fragment goes to begins here, or one of the next ones: what is appended from now on
+    /// is found by reading from here. A segment's beginning stands for its first block.
+    pub fn block_position(&self) -> Position {
+        let next = self.plan.next();
+        if next.offset() < self.options.segment_len {
+            return next;
+        }
+        Position::new(next.sequence().checked_add(1).expect("sequences do not run out"), 0)
+    }
+
     /// No record that is appended from now on, and no fragment of one, lies before this.
     pub fn mark_position(&self) -> Position {
         let streams = self.streams.iter().map(|(_, begin)| *begin);

@@ -2,9 +2,11 @@
 //!
 //! Nothing here does I/O or reads a clock: the journal plans writes and syncs and takes their completions.
 
+pub mod entry_index;
 pub mod format;
 pub mod journal;
 pub mod manifest;
 pub mod names;
+pub mod reader;
 pub mod record;
 pub mod recovery;

@@ -2,7 +2,7 @@
 //!
 //! Nothing here does I/O itself or changes a file. [`scan`] reads everything once, finds where each journal ends, and refuses
 //! what no crash explains. [`Scan::replay`], called by every core for its shards, visits the entries behind the shards'
-//! snapshots. Then the caller makes the start durable, in this order:
+//! snapshots that are to be applied; [`Scan::replay_log`] visits the logs as they stand. Then the caller makes the start durable, in this order:
 //!
 //! 1. what is kept, as [`Segment::synced_to`] says;
 //! 2. the epoch, and where the earlier journals end: [`Scan::next_manifest`];
@@ -20,7 +20,9 @@
 //!   journal is its tail, which is dropped, valid or not. What is wrong below it is corruption. Earlier journals end at
 //!   their cuts, and whatever is wrong before those is corruption.
 //! - A group of records is kept whole or dropped whole; a record with fragments too.
-//! - What is kept of each shard is contiguous from its snapshot on.
+//! - What is kept of each shard is contiguous from its snapshot on. A gap that the snapshot covers is none.
+//! - A snapshot whose last entry has another term than the log's entry at that index, or that the log lacks, replaced the log:
+//!   nothing behind that index counts. The next header, which ends the log there with the snapshot's term, keeps it so.
 //! - No file can be missing that holds something needed. A sealed segment demands the next one, the manifest every journal of
 //!   its epoch, and the headers of those, which name every shard's last index and snapshot, whatever holds the entries
 //!   up to there. While the epoch is not begun the manifest demands the earlier journals themselves.
@@ -75,6 +77,13 @@ pub trait Directory: Sync {
         self.read(name, buffer)?;
         buffer.truncate(bytes);
         Ok(())
+    }
+
+    /// The term of the last entry that a snapshot covers, as its file says. Nothing: it is not known, or no snapshot ever
+    /// replaces a log in this directory; then a log of another term is not noticed.
+    fn snapshot_term(&self, name: &str) -> io::Result<Option<u64>> {
+        let _ = name;
+        Ok(None)
     }
 }
 
@@ -171,7 +180,8 @@ pub fn scan<D: Directory>(
         files::scan_core(directory, manifest, options, *core, sequences)
     });
     let scans: Vec<CoreScan> = scans.into_iter().collect::<Result<_, _>>()?;
-    merge::merge(manifest, options, scans, names.iter().filter_map(|name| names::parse_snapshot(name)))
+    let snapshots = names.iter().filter_map(|name| names::parse_snapshot(name));
+    merge::merge(manifest, options, scans, snapshots, |name| directory.snapshot_term(name))
 }
 
 impl Scan {
@@ -209,8 +219,10 @@ impl Scan {
 
     /// What every shard comes to, by shard: for the header of the first segment that holds it. Ownership is zero.
     ///
-    /// If the snapshot is newer than everything that is kept of the log, as a truncation may leave it, `last_index` is the
-    /// snapshot's. Its term is 0 unless a mark tells it, and shard time that of the log: the snapshot's file knows both.
+    /// Term and vote are the newest that a record or a segment's header has. If the snapshot is newer than everything that is
+    /// kept of the log, as a truncation or a snapshot from another replica may leave it, `last_index` is the snapshot's. Its
+    /// term is 0 unless a mark or [`Directory::snapshot_term`] tells it, and shard time that of the log: the
+    /// snapshot's file knows both.
     pub fn states(&self) -> Vec<ShardState> {
         self.states.clone()
     }

@@ -1,6 +1,6 @@
 //! What all journals together say of every shard: which records count, and that none is missing.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, io};
 
 use zerocopy::little_endian::{U16, U32, U64};
 
@@ -8,7 +8,7 @@ use super::{
     Lost, Scan, ScanOptions, Segment, Snapshot,
     error::RecoveryError,
     files::{CoreScan, Loss},
-    walk::{JournalScan, Part},
+    walk::{JournalScan, Part, Run},
 };
 use crate::{
     format::{Position, ShardState},
@@ -16,12 +16,14 @@ use crate::{
     names,
 };
 
-/// Puts the cores' scans together. `snapshots` are the shard and index of every snapshot file.
+/// Puts the cores' scans together. `snapshots` are the shard and index of every snapshot file, and `term_of` tells the
+/// term of the last entry that one covers, if it is known.
 pub(super) fn merge(
     manifest: &Manifest,
     options: ScanOptions,
     scans: Vec<CoreScan>,
     snapshots: impl Iterator<Item = (u16, u64)>,
+    term_of: impl Fn(&str) -> io::Result<Option<u64>>,
 ) -> Result<Scan, RecoveryError> {
     let last_sequences = scans.iter().map(|scan| (scan.core, scan.last_sequence)).collect();
     let mut cuts: Vec<_> = scans.iter().flat_map(|scan| scan.cuts.iter().copied()).collect();
@@ -54,7 +56,11 @@ pub(super) fn merge(
     let mut states = Vec::with_capacity(newest.len());
     let mut chosen = Vec::with_capacity(newest.len());
     for (shard, newest) in (0..manifest.shards).zip(newest) {
-        let (state, snapshot) = merger.shard(shard, newest)?;
+        let term = newest.map(|index| {
+            let file = names::snapshot(shard, index);
+            term_of(&file).map_err(|error| RecoveryError::Read { file, error })
+        });
+        let (state, snapshot) = merger.shard(shard, newest, term.transpose()?.flatten())?;
         states.push(state);
         chosen.push(snapshot);
     }
@@ -125,6 +131,8 @@ fn places(manifest: &Manifest, journals: &[JournalScan]) -> Vec<Vec<Place>> {
 struct Live {
     place: Place,
     run: usize,
+    /// It begins with a segment's header, which says that the entry before `first` has this term, too.
+    is_header: bool,
     first: u64,
     last: u64,
     term: u64,
@@ -140,11 +148,13 @@ struct Merger<'a> {
 }
 
 impl Merger<'_> {
-    /// What a shard comes to. `newest` is the index of its newest snapshot file.
+    /// What a shard comes to. `newest` is the index of its newest snapshot file, `newest_term` the term of the entry there if
+    /// the file tells.
     fn shard(
         &mut self,
         shard: u16,
         newest: Option<u64>,
+        newest_term: Option<u64>,
     ) -> Result<(ShardState, Option<Snapshot>), RecoveryError> {
         let places = std::mem::take(&mut self.places[usize::from(shard)]);
         if let Some(pair) = places
@@ -161,17 +171,19 @@ impl Merger<'_> {
             return Err(RecoveryError::MissingSnapshot { missing: names::snapshot(shard, demanded.0) });
         }
         let covered_to = newest.unwrap_or(0);
-        if let Some(place) = places.iter().find(|place| self.part(**place).covered_to > covered_to) {
-            let (first, last) = (covered_to + 1, self.part(*place).covered_to);
-            return Err(RecoveryError::IndexGap { shard, first, last, file: self.file(*place) });
+        let mut live = self.live(shard, covered_to, &places)?;
+        if newest_term.is_some_and(|term| term_at(&live, covered_to) != Some(term)) {
+            // The snapshot replaced the log, whose records do not say so yet.
+            keep_below(&mut live, covered_to.saturating_add(1));
         }
-        let live = self.live(shard, covered_to, &places)?;
 
         let mut state = places.last().map_or_else(ShardState::default, |place| self.part(*place).state);
-        let snapshot_term = if demanded.0 == covered_to { demanded.1 } else { 0 };
+        let marked_term = if demanded.0 == covered_to { demanded.1 } else { 0 };
+        let snapshot_term = newest_term.unwrap_or(marked_term);
         let logged = live.last().map_or((0, 0), |run| (run.last, run.term));
-        let (last_index, last_term) =
-            if logged.0 >= covered_to { logged } else { (covered_to, snapshot_term) };
+        // Where the log ends with the snapshot, its file knows the term best.
+        let is_logged = logged.0 > covered_to || logged.0 == covered_to && newest_term.is_none();
+        let (last_index, last_term) = if is_logged { logged } else { (covered_to, snapshot_term) };
         state.shard = U16::new(shard);
         state.ownership = U32::ZERO;
         state.last_index = U64::new(last_index);
@@ -183,6 +195,15 @@ impl Merger<'_> {
         for run in live {
             self.part_mut(run.place).runs[run.run].live_to = run.last;
         }
+        for place in &places {
+            let part = self.part(*place);
+            let counts = |at: Position| part.runs[part.run_at(at)].live_to;
+            let incomplete = part.incomplete.iter().filter(|(at, index)| *index <= counts(*at));
+            if let Some(last) = incomplete.map(|(_, index)| *index).max().filter(|last| *last > covered_to) {
+                let first = covered_to + 1;
+                return Err(RecoveryError::IndexGap { shard, first, last, file: self.file(*place) });
+            }
+        }
         let snapshot = newest.map(|index| Snapshot { name: names::snapshot(shard, index), index });
         Ok((state, snapshot))
     }
@@ -190,14 +211,25 @@ impl Merger<'_> {
     /// The runs of a shard that later ones do not replace, in order; `covered_to` is what its snapshot covers.
     fn live(&mut self, shard: u16, covered_to: u64, places: &[Place]) -> Result<Vec<Live>, RecoveryError> {
         let known: Vec<_> = self.manifest.truncations.iter().filter(|known| known.shard == shard).collect();
+        let is_kept = |place: &Place, run: &Run| !known.iter().any(|known| place.is_given_up(run.at, known));
         let mut live: Vec<Live> = Vec::new();
-        for place in places {
+        for (part, place) in places.iter().enumerate() {
             for (number, run) in self.part(*place).runs.iter().enumerate() {
-                if known.iter().any(|known| place.is_given_up(run.at, known)) {
+                if !is_kept(place, run) {
                     continue;
                 }
                 let end = live.last().map_or((0, 0), |last| (last.last, last.term));
                 let have = end.0.max(covered_to);
+                if run.first - 1 > have {
+                    // What went on from what is missing may be replaced as a whole, as by a snapshot: then it was let go.
+                    let own = self.part(*place).runs[number + 1..].iter().map(|run| (place, run));
+                    let later = places[part + 1..]
+                        .iter()
+                        .flat_map(|place| self.part(*place).runs.iter().map(move |run| (place, run)));
+                    if own.chain(later).any(|(place, run)| is_kept(place, run) && run.first - 1 <= have) {
+                        continue;
+                    }
+                }
                 // Where something was lost, nobody knows whether it replaced what came before. Only a log of the same
                 // last index and term is the same log.
                 let other = number == 0
@@ -212,6 +244,7 @@ impl Merger<'_> {
                 live.push(Live {
                     place: *place,
                     run: number,
+                    is_header: run.at.offset() == 0,
                     first: run.first,
                     last: run.last,
                     term: run.term,
@@ -266,12 +299,23 @@ impl Merger<'_> {
     }
 }
 
-/// Drops all indexes from `first` on. What only says that the log ended right before stays.
+/// Drops all indexes from `first` on. What says that the log ended right before stays.
 fn keep_below(live: &mut Vec<Live>, first: u64) {
-    while live.pop_if(|run| run.first > first || run.first == first && run.last >= first).is_some() {}
+    let is_dropped =
+        |run: &mut Live| run.first > first || run.first == first && run.last >= first && !run.is_header;
+    while live.pop_if(is_dropped).is_some() {}
     if let Some(run) = live.last_mut() {
         run.last = run.last.min(first - 1);
     }
+}
+
+/// The term of the entry at an index, by what came last.
+fn term_at(live: &[Live], index: u64) -> Option<u64> {
+    let says = |run: &&Live| {
+        let first = if run.is_header { run.first - 1 } else { run.first };
+        (first..=run.last).contains(&index)
+    };
+    live.iter().rev().find(says).map(|run| run.term)
 }
 
 /// The transactions that are decided to be committed, in order.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, little_endian::U64};
 
 use super::{
     Directory, Scan,
@@ -34,7 +34,7 @@ pub struct Entry<'a> {
     pub seed: u64,
     /// What is to be done.
     pub kind: EntryKind,
-    /// The command; of a transaction's prepared part, without the transaction's id. Empty for a tick.
+    /// The command, of a transaction's prepared part without the transaction's id, or the membership. Empty for a tick.
     pub payload: &'a [u8],
 }
 
@@ -45,6 +45,8 @@ pub enum EntryKind {
     Entry,
     /// Shard time moves on.
     Tick,
+    /// The payload says who replicates the shard. Only [`Scan::replay_log`] visits these.
+    Membership,
 }
 
 /// A transaction's part that was prepared and never finished. The caller journals a finish for it.
@@ -106,6 +108,33 @@ impl Scan {
         wants: impl Fn(u16) -> Option<u64>,
         visit: impl FnMut(Entry<'_>) -> Result<(), E>,
     ) -> Result<Replayed, ReplayError<E>> {
+        self.replay_as(false, directory, wants, visit)
+    }
+
+    /// Visits the logs of some shards as they finally stand, every index behind `wants` once and in order, so that a replica can
+    /// go on from them. It is like [`Scan::replay`], but visits memberships, and, so that no index is missing, a tick of
+    /// timestamp 0 for what does nothing where it lies: a transaction's prepared part, a decision, and a finish of what is
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// The visitor's error, which ends the replay, or why the journals cannot be read.
+    pub fn replay_log<D: Directory, E>(
+        &self,
+        directory: &D,
+        wants: impl Fn(u16) -> Option<u64>,
+        visit: impl FnMut(Entry<'_>) -> Result<(), E>,
+    ) -> Result<Replayed, ReplayError<E>> {
+        self.replay_as(true, directory, wants, visit)
+    }
+
+    fn replay_as<D: Directory, E>(
+        &self,
+        whole: bool,
+        directory: &D,
+        wants: impl Fn(u16) -> Option<u64>,
+        visit: impl FnMut(Entry<'_>) -> Result<(), E>,
+    ) -> Result<Replayed, ReplayError<E>> {
         let cursor = |above| Cursor { above, active: false, part: 0, run_end: Position(0), live_to: 0 };
         let shards = 0..u16::try_from(self.states.len()).unwrap_or(u16::MAX);
         let mut replay = Replay {
@@ -113,6 +142,7 @@ impl Scan {
             streams: HashMap::new(),
             held: BTreeMap::new(),
             entries: 0,
+            whole,
             visit,
             name: String::new(),
         };
@@ -167,6 +197,8 @@ struct Replay<V> {
     /// By shard and transaction.
     held: BTreeMap<(u16, u64), Held>,
     entries: u64,
+    /// Every record of the log is visited, not only what is applied.
+    whole: bool,
     visit: V,
     /// The segment's file.
     name: String,
@@ -251,6 +283,7 @@ where
         let Some(Some(cursor)) = self.cursors.get_mut(usize::from(shard)) else { return Ok(()) };
         let kind = match Kind::from_number(record.kind) {
             Some(kind @ (Kind::Entry | Kind::Tick | Kind::Prepare | Kind::Finish)) => kind,
+            Some(kind @ (Kind::Membership | Kind::Decision)) if self.whole && index > 0 => kind,
             Some(Kind::Fragment) => {
                 self.fragment(journal, shard, index, payload);
                 return Ok(());
@@ -286,13 +319,13 @@ where
             Kind::Prepare => {
                 let command = payload.get(TRANSACTION_BYTES..).unwrap_or_default().to_vec();
                 self.held.insert((shard, transaction(payload)), Held { index, payload: command });
-                Ok(())
+                self.visit_idle(record, wanted)
             }
             Kind::Finish => {
                 let transaction = transaction(payload);
                 let held = self.held.remove(&(shard, transaction));
                 if !wanted || payload.get(TRANSACTION_BYTES) != Some(&1) {
-                    return Ok(());
+                    return self.visit_idle(record, wanted);
                 }
                 let Some(held) = held else {
                     let (file, offset) = (self.name.clone(), at.offset());
@@ -301,6 +334,8 @@ where
                 self.visit(record, EntryKind::Entry, &held.payload)
             }
             Kind::Tick => self.visit(record, EntryKind::Tick, &[]),
+            Kind::Membership => self.visit(record, EntryKind::Membership, payload),
+            Kind::Decision => self.visit_idle(record, wanted),
             _ => self.visit(record, EntryKind::Entry, payload),
         }
     }
@@ -323,6 +358,15 @@ where
             payload,
         };
         (self.visit)(entry).map_err(ReplayError::Visit)
+    }
+
+    /// A record that does nothing where it lies, but takes an index of the log.
+    fn visit_idle(&mut self, record: &RecordHeader, wanted: bool) -> Result<(), ReplayError<E>> {
+        if !self.whole || !wanted {
+            return Ok(());
+        }
+        let idle = RecordHeader { timestamp_ms: U64::ZERO, seed: U64::ZERO, ..*record };
+        self.visit(&idle, EntryKind::Tick, &[])
     }
 
     #[cold]

@@ -9,7 +9,7 @@ use crate::format::{
     RecordHeader, SEGMENT_MAGIC, SegmentHeader, ShardState, align_up,
 };
 
-pub(super) const SEGMENT_HEADER_BYTES: usize = size_of::<SegmentHeader>();
+pub(crate) const SEGMENT_HEADER_BYTES: usize = size_of::<SegmentHeader>();
 /// Bytes of a block's header.
 pub const BLOCK_HEADER_BYTES: usize = size_of::<BlockHeader>();
 pub(super) const RECORD_HEADER_BYTES: usize = size_of::<RecordHeader>();
@@ -75,9 +75,15 @@ pub fn blocks_from(header: &SegmentHeader) -> usize {
 
 /// The block header at an offset, if its checksum fits and it says that it belongs there.
 pub fn block(bytes: &[u8], offset: usize, core: u16, sequence: u32) -> Option<&BlockHeader> {
-    let (header, _) = BlockHeader::ref_from_prefix(bytes.get(offset..)?).ok()?;
+    block_at(bytes.get(offset..)?, Position::new(sequence, u32::try_from(offset).ok()?), core)
+}
+
+/// The block header that `bytes` begin with, if its checksum fits and it says that it belongs to this place.
+pub(crate) fn block_at(bytes: &[u8], at: Position, core: u16) -> Option<&BlockHeader> {
+    let (header, _) = BlockHeader::ref_from_prefix(bytes).ok()?;
+    let sequence = at.sequence();
     let in_place = header.magic == BLOCK_MAGIC
-        && header.offset.get() as usize == offset
+        && header.offset.get() == at.offset()
         && header.sequence.get() == sequence
         && header.core.get() == core;
     if !in_place || checksum(header.as_bytes(), offset_of!(BlockHeader, crc)) != header.crc.get() {

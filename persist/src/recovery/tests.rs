@@ -2,6 +2,7 @@
 
 mod build;
 mod damage;
+mod log;
 mod missing;
 mod order;
 mod refusals;

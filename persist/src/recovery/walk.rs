@@ -66,8 +66,8 @@ pub(super) struct Part {
     pub(super) state: ShardState,
     /// The newest snapshot that the part knows to be durable: index and term.
     pub(super) snapshot: (u64, u64),
-    /// The first fragments of records up to this index are gone: a snapshot must cover them.
-    pub(super) covered_to: u64,
+    /// Records whose first fragments are gone, and their indexes: a snapshot must cover those that count.
+    pub(super) incomplete: Vec<(Position, u64)>,
 }
 
 /// Records of a shard's log with successive indexes and one term. The first run of a part comes from a segment's
@@ -324,7 +324,7 @@ impl<'a> Walk<'a> {
                     runs: Vec::new(),
                     state: *state,
                     snapshot: (0, 0),
-                    covered_to: 0,
+                    incomplete: Vec::new(),
                 });
                 *latest = self.scan.parts.len() as u32;
                 self.scan.parts.len() - 1
@@ -381,7 +381,7 @@ impl<'a> Walk<'a> {
                 Completion::Whole => {}
                 Completion::Trimmed => {
                     let part = &mut self.scan.parts[part as usize];
-                    part.covered_to = part.covered_to.max(record.index.get());
+                    part.incomplete.push((at, record.index.get()));
                 }
                 Completion::Broken => {
                     let what = "a record is incomplete: its earlier fragments are missing or damaged";
