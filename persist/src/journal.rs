@@ -299,6 +299,11 @@ impl Journal {
         bytes + last_bytes.saturating_sub(BLOCK_ALIGN) as u64
     }
 
+    /// The number of the server start that writes it.
+    pub fn epoch(&self) -> u64 {
+        self.options.epoch
+    }
+
     /// The segments with blocks of this epoch, oldest first; some may not be written yet.
     pub fn segments(&self) -> impl Iterator<Item = u32> {
         let next = self.plan.next();

@@ -115,6 +115,12 @@ impl Log {
         }
     }
 
+    /// The membership that the entries up to `index` bring about.
+    pub(crate) fn membership_at(&self, index: Index) -> &Membership {
+        let brought = self.memberships.iter().rev().find(|(at, _)| *at <= index);
+        brought.map_or(&self.snapshot.membership, |(_, membership)| membership)
+    }
+
     /// Memberships that may decide, newest first: the one in force at `commit`, and all later ones, which may be
     /// truncated yet.
     pub(crate) fn possible_memberships(&self, commit: Index) -> impl Iterator<Item = &Membership> {

@@ -181,6 +181,11 @@ impl Raft {
         self.log.membership().1
     }
 
+    /// The membership in force once `index` is applied, an index from the snapshot's on: what a snapshot there says.
+    pub fn membership_at(&self, index: Index) -> &Membership {
+        self.log.membership_at(index)
+    }
+
     /// Whether this replica has a vote.
     pub fn is_voter(&self) -> bool {
         self.membership().is_voter(self.config.id)
