@@ -1,0 +1,3 @@
+//! What programs and tests around Duva share.
+
+pub mod linearizability;
