@@ -50,6 +50,12 @@ impl<'a> Args<'a> {
         (offset == LARGE_ARGUMENT).then(|| std::mem::take(&mut self.large[large_index as usize]))
     }
 
+    /// The arguments from `first` on, as a request of their own.
+    #[inline]
+    pub(crate) fn tail(&mut self, first: usize) -> Args<'_> {
+        Args { bytes: self.bytes, ranges: &self.ranges[first..], large: self.large }
+    }
+
     /// The same arguments, borrowed for a shorter time.
     #[inline]
     pub fn reborrow(&mut self) -> Args<'_> {

@@ -10,11 +10,13 @@ use crate::{Args, Deadline, DetachedEntry, EntryRef, KeyHash, Reply, Shard, Shar
 pub struct Settings {
     /// The longest string that a command may make, in bytes (`proto-max-bulk-len`).
     pub bulk_len_bytes_max: u64,
+    /// How long the reply to a request of ONCE is recorded, in milliseconds (`dedup-ttl`).
+    pub once_ttl_ms: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { bulk_len_bytes_max: 512 << 20 }
+        Self { bulk_len_bytes_max: 512 << 20, once_ttl_ms: 3_600_000 }
     }
 }
 

@@ -17,6 +17,7 @@ mod snapshot;
 use std::ops::Range;
 
 use crate::entry::{DeadlineWord, Entry, Form, Heap, NewEntry, NewValue, clock_at, prefetch};
+use crate::once::{BadOnceRecords, OncePair, OnceRecords, OnceSnapshot, OnceTotals};
 use crate::table::Slot;
 use crate::wheel::{Record, Wheel};
 use crate::{DATABASE_COUNT, DetachedEntry, EntryRef, Hasher, KeyHash, SLOT_COUNT, Value};
@@ -88,6 +89,7 @@ pub struct Shard {
     reads_total: u64,
     /// Candidates of a scan, kept for its allocation.
     scratch: Vec<(u64, u32)>,
+    once: OnceRecords,
 }
 
 impl Shard {
@@ -114,6 +116,7 @@ impl Shard {
             hits_total: 0,
             reads_total: 0,
             scratch: Vec::new(),
+            once: OnceRecords::default(),
         }
     }
 
@@ -442,6 +445,7 @@ impl Shard {
             + self.wheel.used_bytes()
             + self.garbage.used_bytes()
             + self.snapshot.used_bytes()
+            + self.once.used_bytes()
     }
 
     /// Changes of data since the shard was made. A write of a key counts one, also of what was there already; so do a
@@ -460,6 +464,43 @@ impl Shard {
     /// Reads that found a live key, and all of them, since the shard was made.
     pub fn read_totals(&self) -> (u64, u64) {
         (self.hits_total, self.reads_total)
+    }
+
+    /// The recorded reply to a request of ONCE, in RESP3.
+    pub(crate) fn find_once(&mut self, pair: OncePair<'_>, now_ms: u64) -> Option<&[u8]> {
+        self.once.find(pair, &self.hasher, now_ms)
+    }
+
+    /// Records the reply, in RESP3, to a request of ONCE that was executed when so many changes had been; a change itself
+    /// if the request made none.
+    pub(crate) fn record_once(
+        &mut self,
+        pair: OncePair<'_>,
+        reply: &[u8],
+        deadline_ms: u64,
+        now_ms: u64,
+        changes_before: u64,
+    ) {
+        self.once.record(pair, reply, deadline_ms, &self.hasher, now_ms);
+        self.changes_total += u64::from(self.changes_total == changes_before);
+    }
+
+    /// What is recorded of requests of ONCE, and what became of them, since the shard was made.
+    pub fn once_totals(&self) -> OnceTotals {
+        self.once.totals()
+    }
+
+    /// The recorded replies of ONCE, for a snapshot that begins now.
+    pub fn once_snapshot(&self) -> OnceSnapshot {
+        self.once.snapshot()
+    }
+
+    /// Takes recorded replies of a snapshot, behind those that it took before.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn restore_once(&mut self, records: &[u8]) -> Result<(), BadOnceRecords> {
+        self.once.restore(records, &self.hasher)
     }
 
     /// Where a slot is in a database's `slots`; out of range if another shard holds it.

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use duva_engine::{Hasher, Settings, Shard, Shards};
+use duva_engine::{Hasher, Shard, Shards};
 use duva_net::{
     Listener,
     files::Storage,
@@ -24,12 +24,25 @@ use duva_net::{
 };
 
 use crate::{
+    cluster::{self, detector::Detector},
     config::Config,
-    core::{Core, admin::Shared, batch::Batch, commit::Executor, log::Log, node::Node},
+    core::{
+        Core,
+        admin::Shared,
+        batch::Batch,
+        cluster_shared::ClusterShared,
+        commit::Executor,
+        gossip::Gossip,
+        groups::{self, GroupOptions, Groups, meta::MetaGroup},
+        log::Log,
+        node::Node,
+        peer::hello::PeerIdentity,
+    },
     logging::Logging,
     startup,
-    storage::{self, Store},
+    storage::{self, ShardLog, Store},
 };
+use duva_raft::ReplicaId;
 
 /// Entries of each ring's submission queue: a turn's operations.
 const SUBMISSION_ENTRIES: u32 = 1024;
@@ -59,8 +72,13 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
     startup::check_cpus(&config.cpus).map_err(sentence)?;
     config.directory = startup::enter_directory(&config.directory).map_err(sentence)?;
     let addresses = patiently(|| startup::addresses_to_listen(&config)).map_err(sentence)?;
-    if config.peer_port != 0 && config.peer_port == config.port {
-        return Err(format!("clients and other nodes cannot both be served on port {}", config.port));
+    config.is_cluster_enabled |= cluster::start::belongs_to_cluster(&config);
+    if config.is_cluster_enabled {
+        config
+            .check_for_cluster()
+            .map_err(|conflict| format!("{} {}", conflict.option, conflict.sentence))?;
+    } else {
+        config.peer_port = 0;
     }
     let peer_addresses = patiently(|| startup::peer_addresses_to_listen(&config)).map_err(sentence)?;
     let unix_path = config.unix_socket.clone();
@@ -83,8 +101,15 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
     if let Some(path) = &unix_path {
         patiently(|| startup::prepare_unix_socket(path)).map_err(sentence)?;
     }
-    let store = Arc::new(Store::open(&config)?);
+    let joined = cluster::start::join_first(&config)?;
+    let mut store = Store::open(&config, joined.as_ref().map(|(birth, _)| birth))?;
     config.shards = store.shards();
+    let start = cluster::start::open(&config, &store, joined.map(|(_, file)| file))?;
+    if start.is_some() {
+        store.set_cluster();
+    }
+    let start = start.map(|start| Arc::new(ClusterStart::new(start, &config)));
+    let store = Arc::new(store);
     block_signals();
     let tcp_addresses = [&addresses[..], &peer_addresses[..]].concat();
     let listeners = Listeners::open(&config, &tcp_addresses, unix_path.as_deref())?;
@@ -113,7 +138,7 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
             });
         })
         .map_err(|error| format!("starting the signal thread: {error}"))?;
-    let threads = start_cores(&config, &shared, listeners, &store)
+    let threads = start_cores(&config, &shared, listeners, &store, start.as_ref())
         .inspect_err(|_| unix_path.as_deref().into_iter().for_each(remove_unix_socket))?;
     is_serving.store(true, Ordering::Release);
     for address in &addresses {
@@ -207,6 +232,90 @@ impl Listeners {
     }
 }
 
+/// What every core of a cluster's node begins with.
+pub struct ClusterStart {
+    start: cluster::start::Start,
+    options: GroupOptions,
+    replicas: Vec<Option<ReplicaId>>,
+    shared: Arc<ClusterShared>,
+    replace_after_ns: u64,
+}
+
+impl ClusterStart {
+    /// What follows from the directory's file and the configuration.
+    pub fn new(start: cluster::start::Start, config: &Config) -> Self {
+        let options = GroupOptions {
+            number: start.file.number,
+            election_timeout_ms: u64::from(config.election_timeout_min_ms),
+            read_mode: config.raft_read_mode.into(),
+            durability: config.raft_durability.into(),
+        };
+        Self {
+            replicas: groups::own_replicas(&start.file),
+            shared: Arc::new(ClusterShared::new(
+                start.file.state.clone(),
+                start.file.number,
+                groups::expected_nodes(&start.file),
+            )),
+            replace_after_ns: u64::from(config.replace_after_seconds) * 1_000_000_000,
+            options,
+            start,
+        }
+    }
+
+    /// Gives a core its replicas, and core 0 that of the meta group.
+    fn equip(&self, node: &mut Node, logs: Vec<ShardLog>) -> Result<(), String> {
+        let file = &self.start.file;
+        let now_ns = monotonic_ns();
+        let mut replicas = Groups::new(self.options.clone(), node.owners.len(), node.executor.next_seed());
+        replicas.set_clock(now_ns);
+        for log in logs {
+            let replica = self.replicas[usize::from(log.shard)];
+            replicas.restore(log, replica, now_ns, node.executor.next_seed())?;
+        }
+        node.peers.configure(PeerIdentity {
+            cluster: file.cluster,
+            node: file.state.nodes.get(&file.number).map_or([0; 16], |info| info.id),
+            number: file.number,
+            core: node.core as u16,
+            cores: node.cores as u16,
+        });
+        if node.core == 0 {
+            let (interval_ms, timeout_ms) = (node.config.gossip_interval_ms, node.config.gossip_timeout_ms);
+            // Starts are told apart by the wall clock.
+            let incarnation = node.shared.started_ms;
+            let seed = node.executor.next_seed();
+            let detector = Detector::new(file.number, incarnation, interval_ms, timeout_ms, seed);
+            node.gossip = Some(Box::new(Gossip::new(detector, timeout_ms)));
+            let seed = node.executor.next_seed();
+            node.meta = Some(Box::new(MetaGroup::new(
+                file.clone(),
+                self.start.path.clone(),
+                &self.options,
+                self.replace_after_ns,
+                (now_ns, seed),
+            )));
+        }
+        node.groups = Some(Box::new(replicas));
+        node.cluster = Some(Arc::clone(&self.shared));
+        if let Some(log) = &mut node.log {
+            log.set_replicated(self.options.durability);
+        }
+        Ok(())
+    }
+}
+
+/// The clock of the cores.
+fn monotonic_ns() -> u64 {
+    // SAFETY: the call fills the local structure.
+    let time = unsafe {
+        let mut time: libc::timespec = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time);
+        time
+    };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// What a core's thread needs to begin.
 struct Start {
     core: usize,
@@ -217,6 +326,7 @@ struct Start {
     wake: WakeHandle,
     storage: Storage,
     store: Arc<Store>,
+    cluster: Option<Arc<ClusterStart>>,
     ready: mpsc::Sender<Result<(usize, WakeHandle), String>>,
     wakes: mpsc::Receiver<Vec<WakeHandle>>,
     all_ready: Arc<Barrier>,
@@ -228,6 +338,7 @@ fn start_cores(
     shared: &Arc<Shared>,
     listeners: Listeners,
     store: &Arc<Store>,
+    cluster: Option<&Arc<ClusterStart>>,
 ) -> Result<Vec<thread::JoinHandle<()>>, String> {
     let cores = usize::from(config.cores);
     let (ready, readies) = mpsc::channel();
@@ -252,6 +363,7 @@ fn start_cores(
             wake,
             storage,
             store: Arc::clone(store),
+            cluster: cluster.cloned(),
             ready: ready.clone(),
             wakes,
             all_ready: Arc::clone(&all_ready),
@@ -286,8 +398,20 @@ fn start_cores(
 }
 
 fn run_core(start: Start) {
-    let Start { core, config, shared, endpoint, listeners, wake, storage, store, ready, wakes, all_ready } =
-        start;
+    let Start {
+        core,
+        config,
+        shared,
+        endpoint,
+        listeners,
+        wake,
+        storage,
+        store,
+        cluster,
+        ready,
+        wakes,
+        all_ready,
+    } = start;
     pin(&config, core);
     let listener_count = listeners.len() as u32;
     let ring = Ring::new(RingOptions {
@@ -305,7 +429,7 @@ fn run_core(start: Start) {
         .and_then(|ring| {
             // The hash's seed may be an old one; what commands draw must not repeat.
             let seed = random_u64().map_err(|error| format!("reading random bytes: {error}"))?;
-            Ok((ring, load(core, config, shared, endpoint, &store, seed)?))
+            Ok((ring, load(core, config, shared, endpoint, &store, cluster.as_deref(), seed)?))
         });
     let (mut ring, node) = match made {
         Ok(made) => made,
@@ -335,6 +459,7 @@ pub fn load(
     shared: Arc<Shared>,
     endpoint: Endpoint<Batch>,
     store: &Store,
+    cluster: Option<&ClusterStart>,
     seed: u64,
 ) -> Result<Node, String> {
     let mut node = node(core, config, shared, endpoint, store.hash_seed());
@@ -346,6 +471,9 @@ pub fn load(
         node.saver.set_snapshots(id, snapshots);
     }
     node.log = load.log.map(|options| Box::new(Log::new(core, options)));
+    if let Some(cluster) = cluster {
+        cluster.equip(&mut node, load.logs)?;
+    }
     for unfinished in &load.unfinished {
         storage::finish(&mut node, unfinished)?;
     }
@@ -362,7 +490,7 @@ pub fn node(
 ) -> Node {
     let shard_count = usize::from(config.shards);
     let hasher = Hasher::new(seed);
-    let settings = Settings { bulk_len_bytes_max: config.argument_bytes_max() };
+    let settings = config.engine_settings();
     let mut shards = Shards::new(shard_count);
     let owners = storage::owners(config.shards, config.cores);
     for (number, &owner) in owners.iter().enumerate() {

@@ -78,6 +78,10 @@ fn every_file_is_run() {
     assert_eq!(found, listed);
 }
 
+/// What Redis has not, or not so, and other tests try: `once`, `consistency`, `topology`.
+const OTHERS: [&str; 6] =
+    ["ONCE", "CLIENT CONSISTENCY", "CLIENT TOKEN", "CLIENT TOPOLOGY", "SUBSCRIBE", "UNSUBSCRIBE"];
+
 #[test]
 fn every_command_the_server_lists_has_a_transcript() {
     let tried: BTreeSet<String> = FILES
@@ -98,7 +102,7 @@ fn every_command_the_server_lists_has_a_transcript() {
         .expect("COMMAND LIST is an array")
         .iter()
         .map(|name| String::from_utf8_lossy(name.bytes().expect("a name")).to_uppercase().replace('|', " "))
-        .filter(|name| !tried.contains(name))
+        .filter(|name| !OTHERS.contains(&name.as_str()) && !tried.contains(name))
         .collect();
     assert!(missing.is_empty(), "no transcript tries {}", missing.join(", "));
 }

@@ -42,6 +42,15 @@ pub(super) const COMMANDS: &[Command] = &[
         .history(&[("6.0.0", "Takes a user's name.")])
         .flags(HANDSHAKE),
     container("client", "connection", "2.4.0", "About connections.").subcommands(CLIENT),
+    channels(
+        "subscribe",
+        -2,
+        ServerCommand::Subscribe,
+        "Sends the connection what is published on channels.",
+    )
+    .arguments(&[string("channel").multiple()]),
+    channels("unsubscribe", -1, ServerCommand::Unsubscribe, "Ends that, for some channels or for all.")
+        .arguments(&[string("channel").multiple().optional()]),
 ];
 
 const HANDSHAKE: &[Flags] =
@@ -162,6 +171,39 @@ const CLIENT: &[Command] = &[
         "Keeps reads from counting as accesses.",
     )
     .arguments(ON_OFF),
+    client(
+        "client|topology",
+        3,
+        ServerCommand::ClientTopology,
+        "7.0.0",
+        "Sends the connection a push whenever shards' leaders or the cluster's nodes change.",
+    )
+    .arguments(ON_OFF),
+    client(
+        "client|consistency",
+        -2,
+        ServerCommand::ClientConsistency,
+        "7.2.0",
+        "Says or changes what the connection's reads promise.",
+    )
+    .arguments(&[one_of(
+        "level",
+        &[
+            word("linearizable", "LINEARIZABLE"),
+            word("sequential", "SEQUENTIAL"),
+            word("session", "SESSION"),
+            word("stale", "STALE"),
+        ],
+    )
+    .optional()]),
+    client(
+        "client|token",
+        -2,
+        ServerCommand::ClientToken,
+        "7.2.0",
+        "Gives or takes what a connection has seen of each shard.",
+    )
+    .arguments(&[string("token").optional()]),
     help("client|help", "connection", "5.0.0").categories(Categories::CONNECTION),
 ];
 
@@ -176,6 +218,17 @@ const fn row(
 ) -> Command {
     Command::new(name, arity, Run::Server(command), Docs::new("connection", since, "O(1)", summary))
         .categories(Categories::CONNECTION)
+}
+
+/// A command about the one channel that there is.
+const fn channels(name: &'static str, arity: i16, command: ServerCommand, summary: &'static str) -> Command {
+    let docs = Docs::new("pubsub", "2.0.0", "O(N) where N is the number of channels", summary);
+    Command::new(name, arity, Run::Server(command), docs).categories(Categories::PUBSUB).flags(&[
+        Flags::PUBSUB,
+        Flags::NOSCRIPT,
+        Flags::LOADING,
+        Flags::STALE,
+    ])
 }
 
 const fn client(

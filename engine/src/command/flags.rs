@@ -36,6 +36,9 @@ impl Flags {
     /// Not allowed while a replica loads data beside the old.
     pub const NO_ASYNC_LOADING: Self = Self(1 << 13);
 
+    /// About messages that clients subscribe to.
+    pub const PUBSUB: Self = Self(1 << 14);
+
     /// Both sets together.
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -59,6 +62,7 @@ const FLAG_NAMES: &[(Flags, &str)] = &[
     (Flags::READONLY, "readonly"),
     (Flags::DENYOOM, "denyoom"),
     (Flags::ADMIN, "admin"),
+    (Flags::PUBSUB, "pubsub"),
     (Flags::NOSCRIPT, "noscript"),
     (Flags::LOADING, "loading"),
     (Flags::STALE, "stale"),
@@ -86,6 +90,8 @@ impl Categories {
     pub const WRITE: Self = Self(1 << 2);
     /// Strings.
     pub const STRING: Self = Self(1 << 7);
+    /// Messages that clients subscribe to.
+    pub const PUBSUB: Self = Self(1 << 12);
     /// For administrators.
     pub const ADMIN: Self = Self(1 << 13);
     /// Constant or logarithmic time.

@@ -9,6 +9,7 @@ use super::{
     failure::{SYNTAX, is_word},
     lookup,
     object::help,
+    once::COMMAND_ARGUMENT,
 };
 
 pub(super) const COMMANDS: &[Command] =
@@ -320,10 +321,18 @@ fn get_keys(
     reply: &mut Reply<'_>,
     write: impl Fn(&'static [&'static str], &[u8], &mut Reply<'_>),
 ) {
-    let length = args.len() - 2;
-    let command = lookup(args.get(2)).and_then(|command| {
+    let (mut start, mut named) = (2, lookup(args.get(2)));
+    if named.is_some_and(|command| {
+        command.flags.contains(Flags::MOVABLEKEYS) && command.arity_holds(args.len() - start)
+    }) {
+        // The keys of ONCE are those of the command behind it.
+        start += COMMAND_ARGUMENT;
+        named = lookup(args.get(start));
+    }
+    let length = args.len() - start;
+    let command = named.and_then(|command| {
         let is_container = !command.subcommands.is_empty() && length > 1;
-        if is_container { command.subcommand(args.get(3)) } else { Some(command) }
+        if is_container { command.subcommand(args.get(start + 1)) } else { Some(command) }
     });
     let Some(command) = command else { return reply.error("ERR Invalid command specified") };
     if command.access.is_empty() {
@@ -336,14 +345,14 @@ fn get_keys(
     reply.array(positions.clone().count());
     for (ordinal, position) in positions.enumerate() {
         let access = command.access.get(ordinal).unwrap_or(&command.access[0]);
-        let is_read = || (3..length).any(|index| is_word(args, 2 + index, "get"));
+        let is_read = || (3..length).any(|index| is_word(args, start + index, "get"));
         let flags = match access.flags {
             // SET replaces what it does not return.
             [.., "variable_flags"] if command.name == "set" && !is_read() => KeyAccess::OVERWRITE.flags,
             [flags @ .., "variable_flags"] => flags,
             flags => flags,
         };
-        write(flags, args.get(2 + position), reply);
+        write(flags, args.get(start + position), reply);
     }
 }
 

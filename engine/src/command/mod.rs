@@ -24,6 +24,7 @@ mod many;
 pub mod merge;
 mod numbers;
 mod object;
+mod once;
 mod ranges;
 pub mod scan;
 mod server;
@@ -38,6 +39,7 @@ use crate::{Args, Call, Reply, Step};
 
 pub use docs::{Argument, Deprecation, Docs};
 pub use flags::{Categories, Flags};
+pub use once::{OnceError, once_command};
 pub use server::ServerCommand;
 pub use table::{COUNT_ALL, all, every, lookup};
 
@@ -152,6 +154,22 @@ impl Command {
         if self.arity >= 0 { length == arity } else { length >= arity }
     }
 
+    /// The numbers of the key arguments of a request of `count` arguments, which [`accepts`](Self::accepts) agreed to.
+    /// Of ONCE they are those of the command behind it; there are none if [`once_command`] refuses the request.
+    #[inline]
+    pub fn key_positions<'a>(
+        &self,
+        count: usize,
+        argument: impl Fn(usize) -> &'a [u8],
+    ) -> impl Iterator<Item = usize> {
+        let (mut keys, mut skipped) = (self.keys, 0);
+        if self.flags.contains(Flags::MOVABLEKEYS) {
+            skipped = once::COMMAND_ARGUMENT;
+            keys = once_command(count, argument).map_or(Keys::NONE, |command| command.keys);
+        }
+        keys.positions(count - skipped).map(move |position| skipped + position)
+    }
+
     /// Writes the error for a request that [`accepts`](Self::accepts) refused.
     #[cold]
     pub fn write_arity_error(&self, reply: &mut Reply<'_>) {
@@ -169,7 +187,7 @@ impl Command {
     }
 
     /// The name without the container's.
-    fn own_name(&self) -> &'static str {
+    pub fn own_name(&self) -> &'static str {
         self.name.split_once('|').map_or(self.name, |(_, name)| name)
     }
 }

@@ -47,6 +47,16 @@ pub enum ServerCommand {
     ClientNoEvict,
     /// CLIENT NO-TOUCH.
     ClientNoTouch,
+    /// CLIENT TOPOLOGY.
+    ClientTopology,
+    /// SUBSCRIBE.
+    Subscribe,
+    /// UNSUBSCRIBE.
+    Unsubscribe,
+    /// CLIENT CONSISTENCY.
+    ClientConsistency,
+    /// CLIENT TOKEN.
+    ClientToken,
     /// COMMAND and its subcommands but HELP: [`introspect::command_command`](super::introspect::command_command).
     Command,
     /// CONFIG GET.
@@ -75,6 +85,16 @@ pub enum ServerCommand {
     BackgroundRewrite,
     /// CLUSTER KEYSLOT.
     ClusterKeySlot,
+    /// What a node knows of its cluster: CLUSTER SLOTS, SHARDS, NODES, INFO, MYID, MYSHARDID, REPLICAS, SLAVES.
+    ClusterView,
+    /// CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT.
+    ClusterSlotKeys,
+    /// What changes a cluster: CLUSTER MEET, FORGET, FAILOVER, JOIN.
+    ClusterChange,
+    /// READONLY and READWRITE.
+    ReadMode,
+    /// ASKING.
+    Asking,
     /// Any container's HELP: [`help::write`](super::help::write). Also the row of a container that does
     /// nothing alone; its arity refuses that before.
     Help,
@@ -154,7 +174,39 @@ pub(super) const COMMANDS: &[Command] = &[
     .flags(&[Flags::ADMIN, Flags::NOSCRIPT, Flags::NO_ASYNC_LOADING]),
     container("config", "server", "2.0.0", "The server's settings.").subcommands(CONFIG),
     container("cluster", "cluster", "3.0.0", "The cluster's slots and nodes.").subcommands(CLUSTER),
+    cluster(
+        "readonly",
+        1,
+        ServerCommand::ReadMode,
+        "3.0.0",
+        "O(1)",
+        "Lets the connection read from replicas.",
+    )
+    .flags(READ_MODE)
+    .categories(Categories::CONNECTION),
+    cluster(
+        "readwrite",
+        1,
+        ServerCommand::ReadMode,
+        "3.0.0",
+        "O(1)",
+        "Lets the connection read from leaders alone, as at first.",
+    )
+    .flags(READ_MODE)
+    .categories(Categories::CONNECTION),
+    cluster(
+        "asking",
+        1,
+        ServerCommand::Asking,
+        "3.0.0",
+        "O(1)",
+        "Says that the next command was sent on by an ASK error; no node answers one.",
+    )
+    .flags(&[Flags::FAST])
+    .categories(Categories::CONNECTION),
 ];
+
+const READ_MODE: &[Flags] = &[Flags::LOADING, Flags::STALE, Flags::FAST];
 
 const CONFIG: &[Command] = &[
     config(
@@ -181,21 +233,110 @@ const CONFIG: &[Command] = &[
 ];
 
 const CLUSTER: &[Command] = &[
-    Command::new(
+    cluster(
         "cluster|keyslot",
         3,
-        Run::Server(ServerCommand::ClusterKeySlot),
-        Docs::new(
-            "cluster",
-            "3.0.0",
-            "O(N) where N is the length of the key",
-            "Returns the slot that a key belongs to.",
-        )
-        .with(&[string("key")]),
+        ServerCommand::ClusterKeySlot,
+        "3.0.0",
+        "O(N) where N is the length of the key",
+        "Returns the slot that a key belongs to.",
+    )
+    .arguments(&[string("key")])
+    .flags(&[Flags::STALE]),
+    cluster(
+        "cluster|countkeysinslot",
+        3,
+        ServerCommand::ClusterSlotKeys,
+        "3.0.0",
+        "O(1)",
+        "Counts the keys of a slot that this node has.",
+    )
+    .arguments(&[integer("slot")])
+    .flags(&[Flags::STALE]),
+    cluster(
+        "cluster|getkeysinslot",
+        4,
+        ServerCommand::ClusterSlotKeys,
+        "3.0.0",
+        "O(N) where N is the number of keys asked for",
+        "Returns keys of a slot that this node has.",
+    )
+    .arguments(&[integer("slot"), integer("count")])
+    .flags(&[Flags::STALE])
+    .tips(&["nondeterministic_output"]),
+    cluster_view("cluster|slots", 2, "3.0.0", "Returns who has which slots.")
+        .deprecated("7.0.0", "`CLUSTER SHARDS`")
+        .history(&[
+            ("4.0.0", "Names the nodes by their ids, too."),
+            ("7.0.0", "Has room for more about networks."),
+        ]),
+    cluster_view("cluster|shards", 2, "7.0.0", "Returns the nodes with the slots that they have in common."),
+    cluster_view("cluster|nodes", 2, "3.0.0", "Describes every node in a line."),
+    cluster_view("cluster|info", 2, "3.0.0", "Describes the cluster's state."),
+    cluster("cluster|myid", 2, ServerCommand::ClusterView, "3.0.0", "O(1)", "Returns this node's id.")
+        .flags(&[Flags::STALE]),
+    cluster(
+        "cluster|myshardid",
+        2,
+        ServerCommand::ClusterView,
+        "7.2.0",
+        "O(1)",
+        "Returns the id of the shard that this node is the master of.",
     )
     .flags(&[Flags::STALE]),
+    cluster_view("cluster|replicas", 3, "5.0.0", "Describes the nodes with replicas of what a node leads.")
+        .arguments(&[string("node-id")])
+        .flags(&[Flags::ADMIN, Flags::STALE]),
+    cluster_view("cluster|slaves", 3, "3.0.0", "The older name of REPLICAS.")
+        .arguments(&[string("node-id")])
+        .flags(&[Flags::ADMIN, Flags::STALE])
+        .deprecated("5.0.0", "`CLUSTER REPLICAS`"),
+    cluster_change("cluster|meet", -4, "3.0.0", "Lets this node join the cluster of another one.")
+        .arguments(&[string("ip"), integer("port"), integer("cluster_bus_port").since("4.0.0").optional()])
+        .history(&[("4.0.0", "Takes the port for nodes.")]),
+    cluster_change("cluster|forget", 3, "3.0.0", "Takes a node out of the cluster.")
+        .arguments(&[string("node-id")]),
+    cluster_change("cluster|failover", -2, "3.0.0", "Lets this node lead, or another one.")
+        .arguments(&[one_of("options", &[word("force", "FORCE"), word("takeover", "TAKEOVER")]).optional()]),
+    cluster_change("cluster|join", 6, "7.0.0", "Lets a node that starts into the cluster.").arguments(&[
+        string("node-id"),
+        string("host"),
+        integer("port"),
+        integer("peer-port"),
+    ]),
     help("cluster|help", "cluster", "5.0.0"),
 ];
+
+const fn cluster(
+    name: &'static str,
+    arity: i16,
+    command: ServerCommand,
+    since: &'static str,
+    complexity: &'static str,
+    summary: &'static str,
+) -> Command {
+    Command::new(name, arity, Run::Server(command), Docs::new("cluster", since, complexity, summary))
+}
+
+const fn cluster_view(name: &'static str, arity: i16, since: &'static str, summary: &'static str) -> Command {
+    let complexity = "O(N) where N is the number of shards, or of nodes";
+    cluster(name, arity, ServerCommand::ClusterView, since, complexity, summary)
+        .flags(&[Flags::STALE])
+        .tips(&["nondeterministic_output"])
+}
+
+const fn cluster_change(
+    name: &'static str,
+    arity: i16,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    cluster(name, arity, ServerCommand::ClusterChange, since, "O(1)", summary).flags(&[
+        Flags::ADMIN,
+        Flags::STALE,
+        Flags::NO_ASYNC_LOADING,
+    ])
+}
 
 const fn row(
     name: &'static str,

@@ -5,8 +5,8 @@
 //! the same function at compile time and at run time.
 
 use super::{
-    Command, connection, databases, dump, expiry, introspect, keys, lcs, many, numbers, object, ranges, scan,
-    server, strings,
+    Command, connection, databases, dump, expiry, introspect, keys, lcs, many, numbers, object, once, ranges,
+    scan, server, strings,
 };
 
 /// Every command, without subcommands (those hang below their containers).
@@ -51,6 +51,7 @@ const FAMILIES: &[&[Command]] = &[
     object::COMMANDS,
     dump::COMMANDS,
     expiry::COMMANDS,
+    once::COMMANDS,
     connection::COMMANDS,
     server::COMMANDS,
     introspect::COMMANDS,

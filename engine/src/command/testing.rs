@@ -2,7 +2,10 @@
 
 use crate::{Args, Call, Hasher, KeyHash, Protocol, Reply, Settings, Shard, Shards, Step};
 
-use super::{Command, Merge, Run, ServerCommand, help, introspect, merge, resolve, write_unknown_error};
+use super::{
+    Command, Flags, Merge, Run, ServerCommand, help, introspect, merge, once_command, resolve,
+    write_unknown_error,
+};
 
 /// A core that owns every shard.
 pub(crate) struct TestKeyspace {
@@ -87,9 +90,15 @@ impl TestKeyspace {
             None => write_unknown_error(&args, &mut reply),
             Some(command) if !command.accepts(args.len()) => command.write_arity_error(&mut reply),
             Some(command) => {
+                let count = args.len();
+                if command.flags.contains(Flags::MOVABLEKEYS)
+                    && let Err(error) = once_command(count, |index| args.get(index))
+                {
+                    reply.error(&error.to_string());
+                    return output;
+                }
                 let keys: Vec<_> = command
-                    .keys
-                    .positions(args.len())
+                    .key_positions(count, |index| args.get(index))
                     .map(|position| self.hasher.key(args.get(position)))
                     .collect();
                 self.execute_known(command, args.reborrow(), &keys, reply);

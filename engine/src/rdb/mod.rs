@@ -33,7 +33,9 @@ pub use error::{Fault, RdbError, ReadError};
 pub use payload::{PayloadError, dump_payload, restore_payload};
 pub use reader::{Item, Reader, Visitor};
 pub use value::LoadedValue;
-pub use writer::{RdbOptions, write_end, write_entry, write_header, write_resize, write_saved, write_select};
+pub use writer::{
+    RdbOptions, write_aux, write_end, write_entry, write_header, write_resize, write_saved, write_select,
+};
 
 /// The version that is written: that of Redis 7.0, which refuses later ones. Strings are the same in all of them.
 pub const WRITTEN_VERSION: u16 = 10;

@@ -18,10 +18,16 @@ pub fn write_header(out: &mut Vec<u8>, aux: &[(&str, &[u8])]) {
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(format!("{WRITTEN_VERSION:04}").as_bytes());
     for (name, value) in aux {
-        out.push(opcode::AUX);
-        string::write(out, name.as_bytes(), false);
-        string::write(out, value, false);
+        write_aux(out, name, value);
     }
+}
+
+/// Writes something else about the file, before its entries: a name and a value, which readers that do not know the name
+/// pass over.
+pub fn write_aux(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.push(opcode::AUX);
+    string::write(out, name.as_bytes(), false);
+    string::write(out, value, false);
 }
 
 /// Says whose entries follow.

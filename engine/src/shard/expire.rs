@@ -68,6 +68,7 @@ impl Shard {
     /// than `budget` entries. Returns true while more is left.
     pub fn tick(&mut self, now_ms: u64, budget: usize) -> bool {
         let now_ms = self.advance(now_ms);
+        self.once.expire(&self.hasher, now_ms);
         let mut left = budget;
         while left > 0 {
             let mut batch = [(Record::new(0, 0, 0), 0); EXPIRE_BATCH];

@@ -7,6 +7,7 @@ use super::{
     connection::{identity, is_printable},
     error, error_bytes, reply,
 };
+use crate::config::Consistency;
 use crate::core::{
     admin::{AdminPurpose, AdminRequest, ClientFilter, ClientRow, Pause},
     connection::{Connection, State},
@@ -68,6 +69,54 @@ pub(super) fn set_flag(connection: &mut Connection, request: &mut Request<'_>, f
     }
     connection.state.set(flag, is_on);
     reply(connection, |reply| reply.ok())
+}
+
+/// CLIENT CONSISTENCY: says or changes what the connection's reads promise. Without a cluster all levels read the same.
+pub(super) fn consistency(connection: &mut Connection, request: &mut Request<'_>) -> Flow {
+    let args = request.args();
+    match args.len() {
+        2 => {
+            let name = connection.consistency().name();
+            reply(connection, |reply| reply.bulk(name.as_bytes()))
+        }
+        3 => {
+            let Some(level) = Consistency::of_name(args.get(2)) else {
+                return error(connection, "ERR The level must be LINEARIZABLE, SEQUENTIAL, SESSION or STALE");
+            };
+            // What is under way goes by the level under which it was sent, and is seen before anything under the new one.
+            if !connection.replies.is_empty() {
+                return Flow::Hold;
+            }
+            connection.set_consistency(level);
+            reply(connection, |reply| reply.ok())
+        }
+        _ => error(connection, SYNTAX),
+    }
+}
+
+/// CLIENT TOKEN: gives what the connection has seen of each shard, or takes what another one has. Whoever asks is tracked from
+/// then on, at whichever level.
+pub(super) fn token(node: &Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
+    let Some(view) = &node.cluster_view else { return error(connection, super::cluster::DISABLED) };
+    let args = request.args();
+    if args.len() > 3 {
+        return error(connection, SYNTAX);
+    }
+    // The token is of what the connection sent before.
+    if !connection.replies.is_empty() {
+        return Flow::Hold;
+    }
+    let (cluster, shards) = (&view.state.cluster, view.state.shards);
+    connection.state.insert(State::TRACKED);
+    let session = connection.session_mut();
+    if args.len() == 2 {
+        let token = session.export(cluster);
+        return reply(connection, |reply| reply.bulk(token.as_bytes()));
+    }
+    match session.import(args.get(2), cluster, shards) {
+        Ok(()) => reply(connection, |reply| reply.ok()),
+        Err(refusal) => error(connection, &format!("ERR {refusal}")),
+    }
 }
 
 pub(super) fn reply_mode(connection: &mut Connection, request: &mut Request<'_>) -> Flow {
@@ -208,7 +257,7 @@ pub(super) fn unpause(node: &mut Node, connection: &mut Connection, request: &mu
 /// The line of CLIENT LIST for one client.
 pub(super) fn line(row: &ClientRow) -> String {
     format!(
-        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 qbuf={} \
+        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub=0 ssub=0 multi=-1 qbuf={} \
          qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={} tot-mem={} events=r cmd={} user=default \
          redir=-1 resp={} lib-name={} lib-ver={}\n",
         row.id,
@@ -220,6 +269,7 @@ pub(super) fn line(row: &ClientRow) -> String {
         row.idle_seconds,
         row.flags,
         row.database,
+        row.subscriptions,
         row.input_bytes,
         row.output_list_length,
         row.output_bytes,

@@ -12,6 +12,14 @@ use crate::core::{
 pub(super) fn ping(connection: &mut Connection, request: &mut Request<'_>) -> Flow {
     let args = request.args();
     match args.len() {
+        length @ (1 | 2) if connection.takes_only_messages() => {
+            let message: &[u8] = if length == 2 { args.get(1) } else { b"" };
+            reply(connection, |reply| {
+                reply.array(2);
+                reply.bulk(b"pong");
+                reply.bulk(message);
+            })
+        }
         1 => reply(connection, |reply| reply.simple("PONG")),
         2 => reply(connection, |reply| reply.bulk(args.get(1))),
         _ => error(connection, "ERR wrong number of arguments for 'ping' command"),
@@ -46,12 +54,14 @@ pub(super) fn quit(connection: &mut Connection) -> Flow {
 pub(super) fn reset(node: &Node, connection: &mut Connection) -> Flow {
     connection.database = 0;
     connection.protocol = Protocol::Resp2;
-    connection
-        .state
-        .remove(State::NO_EVICT.and(State::NO_TOUCH).and(State::REPLY_OFF).and(State::REPLY_SKIP));
+    let modes = State::NO_EVICT.and(State::NO_TOUCH).and(State::READ_ONLY).and(State::TRACKED);
+    let modes = modes.and(State::TOPOLOGY).and(State::SUBSCRIBED);
+    connection.state.remove(modes.and(State::REPLY_OFF).and(State::REPLY_SKIP));
+    connection.state.set_consistency(node.config.consistency);
     connection.state.set(State::AUTHENTICATED, node.config.password.is_empty());
     if let Some(identity) = &mut connection.identity {
         identity.name.clear();
+        identity.session = Default::default();
     }
     reply(connection, |reply| reply.simple("RESET"))
 }
@@ -136,6 +146,7 @@ pub(super) fn hello(node: &Node, connection: &mut Connection, request: &mut Requ
     }
     let id = connection.id as i64;
     let version = if connection.protocol == Protocol::Resp3 { 3 } else { 2 };
+    let mode = if node.cluster_view.is_some() { "cluster" } else { "standalone" };
     reply(connection, |reply| {
         reply.map(7);
         for (name, value) in [("server", "redis"), ("version", super::REDIS_VERSION)] {
@@ -146,7 +157,7 @@ pub(super) fn hello(node: &Node, connection: &mut Connection, request: &mut Requ
         reply.integer(version);
         reply.bulk(b"id");
         reply.integer(id);
-        for (name, value) in [("mode", "standalone"), ("role", "master")] {
+        for (name, value) in [("mode", mode), ("role", "master")] {
             reply.bulk(name.as_bytes());
             reply.bulk(value.as_bytes());
         }

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use duva_engine::command;
+use duva_engine::{OnceTotals, command};
 
 use crate::core::{
     admin::{DatabaseReport, Report},
+    groups::ClusterReport,
     node::Node,
     persistence_report::PersistenceReport,
     stats::{CommandReport, ErrorCounts},
@@ -17,10 +18,11 @@ macro_rules! lines {
     };
 }
 
+mod cluster;
 mod persistence;
 
 /// The sections, in order, and whether INFO without arguments shows them.
-const SECTIONS: [(&str, Section, bool); 13] = [
+const SECTIONS: [(&str, Section, bool); 15] = [
     ("server", server, true),
     ("clients", clients, true),
     ("memory", memory, true),
@@ -33,7 +35,9 @@ const SECTIONS: [(&str, Section, bool); 13] = [
     ("errorstats", error_stats, true),
     // No latencies are tracked: that would take two readings of the clock a request.
     ("latencystats", nothing, false),
+    ("raft", raft, false),
     ("cluster", cluster, true),
+    ("dedup", dedup, false),
     ("keyspace", keyspace, true),
 ];
 
@@ -46,13 +50,18 @@ pub(super) fn text(node: &Node, reports: &[Report], names: &[String]) -> String 
         if names.is_empty() {
             return by_default;
         }
-        names
-            .iter()
-            .any(|name| name == section || everything.contains(&&**name) || (name == "default" && by_default))
+        // What Redis does not have is shown to those who name it.
+        names.iter().any(|name| {
+            name == section
+                || (everything.contains(&&**name) && section != "dedup")
+                || (name == "default" && by_default)
+        })
     };
     let mut text = String::new();
     for (name, write_section, by_default) in SECTIONS {
-        if wants(name, by_default) {
+        // Redis has no such section.
+        let is_there = name != "raft" || node.cluster_view.is_some();
+        if is_there && wants(name, by_default) {
             if !text.is_empty() {
                 text.push_str("\r\n");
             }
@@ -81,7 +90,7 @@ fn server(node: &Node, _: &[Report], text: &mut String) {
     lines!(text,
         "redis_version" => super::REDIS_VERSION,
         "duva_version" => env!("CARGO_PKG_VERSION"),
-        "redis_mode" => "standalone",
+        "redis_mode" => if node.cluster_view.is_some() { "cluster" } else { "standalone" },
         "os" => operating_system(),
         "arch_bits" => usize::BITS,
         "multiplexing_api" => "io_uring",
@@ -207,8 +216,16 @@ fn error_stats(_: &Node, reports: &[Report], text: &mut String) {
     }
 }
 
-fn replication(_: &Node, _: &[Report], text: &mut String) {
-    lines!(text, "role" => "master", "connected_slaves" => 0);
+fn cluster_reports(reports: &[Report]) -> Vec<&ClusterReport> {
+    reports.iter().filter_map(|report| report.cluster.as_deref()).collect()
+}
+
+fn replication(node: &Node, reports: &[Report], text: &mut String) {
+    cluster::replication(&node.shared.run_id, node.cluster_view.as_deref(), &cluster_reports(reports), text);
+}
+
+fn raft(_: &Node, reports: &[Report], text: &mut String) {
+    cluster::raft(&cluster_reports(reports), text);
 }
 
 fn cpu(_: &Node, _: &[Report], text: &mut String) {
@@ -222,8 +239,19 @@ fn cpu(_: &Node, _: &[Report], text: &mut String) {
     }
 }
 
-fn cluster(_: &Node, _: &[Report], text: &mut String) {
-    lines!(text, "cluster_enabled" => 0);
+fn cluster(node: &Node, reports: &[Report], text: &mut String) {
+    cluster::cluster(node.cluster_view.as_deref(), &cluster_reports(reports), text);
+}
+
+/// What this node's shards know of requests of ONCE, and applied of them.
+fn dedup(_: &Node, reports: &[Report], text: &mut String) {
+    let sum = |of: fn(&OnceTotals) -> u64| total(reports, |report| of(&report.keyspace.once));
+    lines!(text,
+        "dedup_cached" => sum(|once| once.cached),
+        "dedup_unique_requests" => sum(|once| once.unique),
+        "dedup_duplicate_requests" => sum(|once| once.duplicates),
+        "dedup_evicted" => sum(|once| once.evicted),
+    );
 }
 
 fn keyspace(node: &Node, reports: &[Report], text: &mut String) {

@@ -4,12 +4,16 @@
 //! CONFIG SET, INFO) asks each of them through the mesh, and [`finish`] makes one reply of the answers.
 
 mod client;
+mod cluster;
 mod connection;
 mod info;
 mod persistence;
 mod server;
+mod subscription;
 
 use std::time::Instant;
+
+pub(crate) use subscription::{CHANNEL, is_for_subscribers};
 
 use duva_engine::{Reply, command::ServerCommand};
 
@@ -52,14 +56,9 @@ pub fn finish(
     let began = Instant::now();
     let mut reply = Reply::new(output, request.mode.protocol);
     match purpose {
+        AdminPurpose::ClusterInfo => cluster::show_info(node, &reports(replies), &mut reply),
         AdminPurpose::Info => {
-            let reports: Vec<Report> = replies
-                .into_iter()
-                .filter_map(|reply| match reply {
-                    AdminReply::Report(report) => Some(*report),
-                    _ => None,
-                })
-                .collect();
+            let reports = reports(replies);
             let names: Vec<String> = (1..request.argument_count())
                 .map(|index| String::from_utf8_lossy(request.argument(index)).to_lowercase())
                 .collect();
@@ -88,9 +87,16 @@ pub fn finish(
             }
         }
         AdminPurpose::Order(_) => reply.ok(),
+        AdminPurpose::CountKeysInSlot(_) => cluster::count_keys(&replies, &mut reply),
+        AdminPurpose::GetKeysInSlot(..) => cluster::list_keys(&replies, &mut reply),
     }
     node.stats.commands.handle(request.command);
     node.executor.times.add_step(request.command, began);
+}
+
+fn reports(replies: Vec<AdminReply>) -> Vec<Report> {
+    let report = |reply| if let AdminReply::Report(report) = reply { Some(*report) } else { None };
+    replies.into_iter().filter_map(report).collect()
 }
 
 fn reply(connection: &mut Connection, write: impl FnOnce(&mut Reply<'_>)) -> Flow {
@@ -155,6 +161,11 @@ fn dispatch(
         ServerCommand::ClientUnpause => client::unpause(node, connection, request),
         ServerCommand::ClientNoEvict => client::set_flag(connection, request, State::NO_EVICT),
         ServerCommand::ClientNoTouch => client::set_flag(connection, request, State::NO_TOUCH),
+        ServerCommand::ClientTopology => subscription::set_topology(node, connection, request),
+        ServerCommand::Subscribe => subscription::subscribe(node, connection, request),
+        ServerCommand::Unsubscribe => subscription::unsubscribe(connection, request),
+        ServerCommand::ClientConsistency => client::consistency(connection, request),
+        ServerCommand::ClientToken => client::token(node, connection, request),
         ServerCommand::ConfigGet => server::config_get(node, connection, request),
         ServerCommand::ConfigSet => server::config_set(node, connection, request),
         ServerCommand::ConfigResetStat => {
@@ -171,6 +182,11 @@ fn dispatch(
         ServerCommand::LastSave => persistence::last_save(node, connection),
         ServerCommand::BackgroundRewrite => persistence::rewrite(node, connection, request),
         ServerCommand::Help => server::help(connection, request),
-        ServerCommand::ClusterKeySlot => server::key_slot_of(connection, request),
+        ServerCommand::ClusterKeySlot => cluster::key_slot_of(connection, request),
+        ServerCommand::ClusterView => cluster::show(node, connection, request),
+        ServerCommand::ClusterSlotKeys => cluster::slot_keys(node, connection, request),
+        ServerCommand::ClusterChange => cluster::change(node, connection, request),
+        ServerCommand::ReadMode => cluster::read_mode(node, connection, request),
+        ServerCommand::Asking => cluster::asking(node, connection),
     }
 }

@@ -1,6 +1,6 @@
 //! Commands about the server: CONFIG, INFO, TIME, WAIT, SHUTDOWN and their kin.
 
-use duva_engine::{command, key_slot, parse_i64};
+use duva_engine::{command, parse_i64};
 
 use super::{Flow, error, error_bytes, reply};
 use crate::core::{
@@ -128,11 +128,6 @@ pub(super) fn lolwut(connection: &mut Connection, request: &mut Request<'_>) -> 
     );
     let text = format!("{art}\nRedis ver. {}\n", super::REDIS_VERSION);
     reply(connection, |reply| reply.verbatim(&text))
-}
-
-pub(super) fn key_slot_of(connection: &mut Connection, request: &mut Request<'_>) -> Flow {
-    let slot = key_slot(request.args().get(2));
-    reply(connection, |reply| reply.integer(i64::from(slot)))
 }
 
 pub(super) fn help(connection: &mut Connection, request: &mut Request<'_>) -> Flow {

@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, Command};
 
-use super::options::{ConfigOption, OPTIONS};
+use super::options::{ConfigOption, Form, OPTIONS};
 
 /// The flag that names the configuration file.
 pub(super) const CONFIG_FLAG: &str = "config";
@@ -43,7 +43,11 @@ fn argument(option: &ConfigOption) -> Arg {
         .help(wrap(&format!("{} [default: {default}]", option.meaning)))
         .action(ArgAction::Append)
         .allow_negative_numbers(true);
-    if option.takes_words() { argument.num_args(1..) } else { argument }
+    match option.form {
+        _ if option.takes_words() => argument.num_args(1..),
+        Form::Switch => argument.num_args(0..=1).default_missing_value("yes"),
+        _ => argument,
+    }
 }
 
 fn wrap(sentence: &str) -> String {
@@ -74,7 +78,11 @@ mod tests {
     fn help_shows_every_option_once_under_its_heading_and_within_the_width() {
         let help = command().render_help().to_string();
         for option in OPTIONS.iter().filter(|option| option.is_settable_at_start()) {
-            let flag = format!("      --{} <{}>", option.name, option.placeholder);
+            let flag = if option.form == Form::Switch {
+                format!("      --{} [<{}>]", option.name, option.placeholder)
+            } else {
+                format!("      --{} <{}>", option.name, option.placeholder)
+            };
             let line = |line: &str| line.trim_end_matches("...") == flag;
             assert_eq!(help.lines().filter(|text| line(text)).count(), 1, "{flag} in:\n{help}");
             let heading = help.find(&format!("\n{}:\n", option.section)).expect(option.section);

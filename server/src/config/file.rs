@@ -80,7 +80,9 @@ fn text_of(value: &DeValue<'_>, form: Form) -> Option<String> {
     match (form, value) {
         (Form::Integer | Form::Bytes, DeValue::Integer(_)) => integer_text(value),
         (Form::Octal, DeValue::Integer(integer)) if integer.radix() == 8 => Some(integer.as_str().to_owned()),
-        (Form::YesNo, DeValue::Boolean(is_yes)) => Some(if *is_yes { "yes" } else { "no" }.to_owned()),
+        (Form::YesNo | Form::Switch, DeValue::Boolean(is_yes)) => {
+            Some(if *is_yes { "yes" } else { "no" }.to_owned())
+        }
         (Form::List(separator), DeValue::Array(elements)) => {
             let texts: Option<Vec<String>> = elements
                 .iter()

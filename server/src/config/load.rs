@@ -13,7 +13,7 @@ use clap::{
 };
 
 use super::{
-    CORE_COUNT_MAX, Config, SHARD_COUNT_DEFAULT, SHARDS_PER_CORE_MIN,
+    CORE_COUNT_MAX, ClusterConflict, Config, PEER_PORT_OFFSET, SHARD_COUNT_DEFAULT, SHARDS_PER_CORE_MIN,
     command_line::{self, CONFIG_FLAG, CONFIG_VARIABLE},
     file,
     options::OPTIONS,
@@ -163,6 +163,20 @@ impl Loading {
                 self.conflict(option, "turns TCP off, and without unixsocket there is nothing to listen on")
             );
         }
+        if !self.origins.contains_key("peer-port") {
+            // What is too large is a conflict for nodes of a cluster alone, and found below.
+            config.peer_port = config.port.checked_add(PEER_PORT_OFFSET).unwrap_or(0);
+        }
+        if config.cluster && config.join.is_some() {
+            return Err(self.conflict("join", "joins a cluster and cluster makes one: only one can be"));
+        }
+        config.is_cluster_enabled = config.cluster || config.join.is_some();
+        if config.is_cluster_enabled
+            && let Err(ClusterConflict { option, sentence }) = config.check_for_cluster()
+        {
+            return Err(self.conflict(option, &sentence));
+        }
+        let config = &self.config;
         if config.append_directory_name == config.snapshot_file_name {
             let sentence = format!(
                 "is {}, and so is dbfilename: a file and a directory need two names",
@@ -219,7 +233,7 @@ fn error(kind: ErrorKind, message: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{AppendFsync, Recovery, SavePoint, value},
+        super::{AppendFsync, RaftDurability, RaftReadMode, Recovery, SavePoint, value},
         *,
     };
 
@@ -391,6 +405,83 @@ mod tests {
             assert!(sentence.starts_with(expected), "{sentence}");
         }
         assert_eq!(load(&["--port", "0", "--unixsocket", "s"]).port, 0);
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_is_told_how() {
+        let config = load(&[]);
+        assert!(!config.cluster && !config.is_cluster_enabled && config.join.is_none());
+        assert_eq!((config.peer_port, config.replication_factor), (16379, 3));
+        let config = load(&["--cluster", "--port", "7000"]);
+        assert!(config.cluster && config.is_cluster_enabled);
+        assert_eq!((config.peer_port, config.host_to_announce().as_deref()), (17000, Some("127.0.0.1")));
+        assert!(load(&["--cluster", "yes"]).cluster && !load(&["--cluster", "no"]).cluster);
+        let config = load(&["--join", "[::1]:6379", "--bind", "*", "--peer-port", "1"]);
+        assert!(config.is_cluster_enabled && !config.cluster);
+        assert_eq!((config.join.as_deref(), config.peer_port), (Some("[::1]:6379"), 1));
+        assert_eq!(config.host_to_announce(), None);
+        let config = load(&["--bind", "* 10.0.0.7", "--announce-host", "node.example"]);
+        assert_eq!(config.host_to_announce().as_deref(), Some("node.example"));
+        assert_eq!(load(&["--bind=-10.0.0.7"]).host_to_announce().as_deref(), Some("10.0.0.7"));
+        assert_eq!(load(&["--port", "60000"]).peer_port, 0, "a server alone needs none");
+        let raft =
+            load(&["--raft-durability", "MEMORY", "--read-mode", "read-index", "--election-timeout", "50"]);
+        assert_eq!(
+            (raft.raft_durability, raft.raft_read_mode),
+            (RaftDurability::Memory, RaftReadMode::ReadIndex)
+        );
+        assert_eq!(raft.election_timeout_min_ms, 50);
+        let file = File::new("cluster", "cluster = true\nhf = 200\nttl = 300\n");
+        let config = load(&["--config", file.path()]);
+        assert_eq!((config.cluster, config.gossip_interval_ms, config.gossip_timeout_ms), (true, 200, 300));
+    }
+
+    #[test]
+    fn what_no_node_of_a_cluster_can_be_is_refused() {
+        let cases: [Case<'_>; 9] = [
+            (
+                &["--cluster", "--appendonly", "no"],
+                &[],
+                "appendonly (by flag) is no, and a node of a cluster needs its journal",
+            ),
+            (
+                &["--join", "a:1"],
+                &[("DUVA_APPENDONLY", "no")],
+                "appendonly (by the variable DUVA_APPENDONLY) is no, and a node of a cluster needs its journal",
+            ),
+            (&["--cluster", "--join", "a:1"], &[], "join (by flag) joins a cluster and cluster makes one"),
+            (
+                &["--cluster", "--port", "60000"],
+                &[],
+                "peer-port (by default) would be port + 10000, which is above 65535: set it",
+            ),
+            (&["--cluster", "--peer-port", "6379"], &[], "peer-port (by flag) is 6379, and so is port"),
+            (
+                &["--cluster", "--port", "0", "--unixsocket", "s"],
+                &[],
+                "port (by flag) turns TCP off, and a node of a cluster needs it",
+            ),
+            (
+                &["--cluster", "--ttl", "100"],
+                &[],
+                "ttl (by flag) is 100 ms, and must be more than hf, 100 ms",
+            ),
+            (
+                &["--join", "nowhere"],
+                &[],
+                "invalid value 'nowhere' for '--join <HOST:PORT>': argument must be a host and a port",
+            ),
+            (
+                &["--election-timeout", "49"],
+                &[],
+                "invalid value '49' for '--election-timeout <MILLISECONDS>': argument must be between 50 and 10000",
+            ),
+        ];
+        for (arguments, variables, expected) in cases {
+            let sentence = refusal(arguments, variables);
+            assert!(sentence.starts_with(expected), "{sentence}");
+        }
+        assert!(!load(&["--appendonly", "no", "--ttl", "50"]).append_only, "a server alone may be so");
     }
 
     #[test]

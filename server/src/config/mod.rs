@@ -9,6 +9,7 @@
 //! - **No effects.** Nothing here touches sockets, limits or logs: [`Config::set`] returns a new value or an error
 //!   and leaves the old one as it was. Only [`Config::load`] reads a file, the one named by `--config`.
 
+mod cluster;
 mod command_line;
 mod file;
 mod load;
@@ -22,11 +23,14 @@ mod tests;
 
 use std::path::PathBuf;
 
+use duva_engine::Settings;
+
+pub use cluster::ClusterConflict;
 pub use load::Surroundings;
 pub use run_time::SetError;
 pub use types::{
-    AppendFsync, BindAddress, LogFormat, LogLevel, OutputBufferLimit, OutputBufferLimits, Password, Recovery,
-    SavePoint,
+    AppendFsync, BindAddress, ClusterRouting, Consistency, LogFormat, LogLevel, OutputBufferLimit,
+    OutputBufferLimits, Password, RaftDurability, RaftReadMode, Recovery, SavePoint,
 };
 
 /// The most cores one server runs on: with four shards a core, still far below the number of slots.
@@ -47,6 +51,9 @@ pub const SEGMENT_SIZE_BYTES_MIN: u32 = 1 << 20;
 /// The largest segment of a journal, in bytes.
 pub const SEGMENT_SIZE_BYTES_MAX: u32 = 1 << 30;
 
+/// The port for other nodes is so far above the one for clients, unless it is set.
+pub const PEER_PORT_OFFSET: u16 = 10_000;
+
 /// Every setting, checked and ready to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -62,8 +69,6 @@ pub struct Config {
     pub directory: PathBuf,
     /// The TCP port; 0: none (`port`).
     pub port: u16,
-    /// The TCP port that other nodes of the cluster dial; 0: none. Not an option.
-    pub peer_port: u16,
     /// The addresses to listen on; empty: none (`bind`).
     pub bind: Vec<BindAddress>,
     /// The Unix socket to listen on (`unixsocket`).
@@ -108,11 +113,44 @@ pub struct Config {
     pub snapshot_is_compressed: bool,
     /// Whether snapshots have a checksum, written and verified (`rdbchecksum`).
     pub snapshot_has_checksum: bool,
+    /// How long the reply to a request of ONCE is recorded, in seconds (`dedup-ttl`).
+    pub dedup_ttl_seconds: u32,
     /// Whether writes are refused while there are save points and the last snapshot in the background failed
     /// (`stop-writes-on-bgsave-error`).
     pub stop_writes_on_save_error: bool,
     /// What this start does with a damaged journal (`recover`).
     pub recovery: Recovery,
+    /// Whether this start makes the first node of a cluster (`cluster`).
+    pub cluster: bool,
+    /// The node whose cluster this start joins, `host:port` (`join`).
+    pub join: Option<String>,
+    /// Whether the server is a node of a cluster (`cluster-enabled`). It is if `cluster` or `join` says so; the start sets it
+    /// as well where the directory belongs to a cluster already.
+    pub is_cluster_enabled: bool,
+    /// How many replicas a shard is meant to have (`replication-factor`).
+    pub replication_factor: u8,
+    /// The port for other nodes; 0: there is none, because `port` is too large for the default (`peer-port`).
+    pub peer_port: u16,
+    /// The host that others and clients are told; `None`: see [`Config::host_to_announce`] (`announce-host`).
+    pub announce_host: Option<String>,
+    /// What happens to requests for keys that another node leads (`cluster-routing`).
+    pub cluster_routing: ClusterRouting,
+    /// What reads of new connections promise (`consistency`).
+    pub consistency: Consistency,
+    /// How long a read may wait for a replica that lags, in milliseconds (`session-wait`).
+    pub session_wait_ms: u32,
+    /// When a copy of a write counts (`raft-durability`).
+    pub raft_durability: RaftDurability,
+    /// How a leader makes sure that it still leads before it answers a read (`read-mode`).
+    pub raft_read_mode: RaftReadMode,
+    /// The shortest election timeout, in milliseconds; the longest is twice that (`election-timeout`).
+    pub election_timeout_min_ms: u32,
+    /// How often nodes ask one another whether they are there, in milliseconds (`hf`).
+    pub gossip_interval_ms: u32,
+    /// How long a node may be silent before it is taken to be down, in milliseconds (`ttl`).
+    pub gossip_timeout_ms: u32,
+    /// How long a node may be down before its replicas are placed elsewhere, in seconds (`replace-after`).
+    pub replace_after_seconds: u32,
     /// What is logged (`loglevel`).
     pub log_level: LogLevel,
     /// How it is written (`log-format`).
@@ -132,6 +170,14 @@ impl Config {
         self.bulk_len_bytes_max.min(ARGUMENT_BYTES_MAX)
     }
 
+    /// What can change a command's result.
+    pub fn engine_settings(&self) -> Settings {
+        Settings {
+            bulk_len_bytes_max: self.argument_bytes_max(),
+            once_ttl_ms: u64::from(self.dedup_ttl_seconds) * 1000,
+        }
+    }
+
     /// Bytes of unprocessed requests that one client may have: [`Self::query_buffer_bytes_max`], bounded.
     pub fn request_bytes_max(&self) -> u64 {
         self.query_buffer_bytes_max.min(REQUEST_BYTES_MAX)
@@ -148,7 +194,6 @@ impl Default for Config {
             is_shard_count_given: false,
             directory: PathBuf::from("."),
             port: 6379,
-            peer_port: 0,
             bind: BindAddress::loopback(),
             unix_socket: None,
             unix_socket_mode: 0,
@@ -170,8 +215,24 @@ impl Default for Config {
             snapshot_file_name: "dump.rdb".to_owned(),
             snapshot_is_compressed: true,
             snapshot_has_checksum: true,
+            dedup_ttl_seconds: 3600,
             stop_writes_on_save_error: true,
             recovery: Recovery::None,
+            cluster: false,
+            join: None,
+            is_cluster_enabled: false,
+            replication_factor: 3,
+            peer_port: 6379 + PEER_PORT_OFFSET,
+            announce_host: None,
+            cluster_routing: ClusterRouting::Forward,
+            consistency: Consistency::Linearizable,
+            session_wait_ms: 1000,
+            raft_durability: RaftDurability::Fsync,
+            raft_read_mode: RaftReadMode::Lease,
+            election_timeout_min_ms: 150,
+            gossip_interval_ms: 100,
+            gossip_timeout_ms: 1500,
+            replace_after_seconds: 300,
             log_level: LogLevel::Notice,
             log_format: LogFormat::Text,
             log_file: None,

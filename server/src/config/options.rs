@@ -3,13 +3,14 @@
 //! A row is all there is to know about an option. To add one: a field in [`Config`], a row here, and a row in
 //! `docs/configuration.md` (a test compares the two).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::RangeInclusive};
 
 use super::{
-    AppendFsync, CORE_COUNT_MAX, Config, LogFormat, LogLevel, Password, Recovery, SEGMENT_SIZE_BYTES_MAX,
-    SEGMENT_SIZE_BYTES_MIN, SHARD_COUNT_MAX,
+    AppendFsync, CORE_COUNT_MAX, ClusterRouting, Config, Consistency, LogFormat, LogLevel, Password,
+    RaftDurability, RaftReadMode, Recovery, SEGMENT_SIZE_BYTES_MAX, SEGMENT_SIZE_BYTES_MIN, SHARD_COUNT_MAX,
     value::{self, Reason},
 };
+use crate::cluster::meta::REPLICATION_FACTOR_MAX;
 
 /// One option.
 pub(super) struct ConfigOption {
@@ -48,6 +49,8 @@ pub(super) enum Form {
     Octal,
     /// A boolean, or a string.
     YesNo,
+    /// A boolean, or a string; a flag without a value is yes.
+    Switch,
     /// A string, or an array whose elements are joined with this separator.
     List(&'static str),
 }
@@ -94,6 +97,7 @@ const NETWORK: &str = "Network";
 const CLIENTS: &str = "Clients";
 const DATA: &str = "Data";
 const PERSISTENCE: &str = "Persistence";
+const CLUSTER: &str = "Cluster";
 const LOG: &str = "Logging";
 
 const MIB: u64 = 1 << 20;
@@ -103,6 +107,12 @@ const BYTES_MAX: u64 = i64::MAX as u64;
 const SEGMENT_SIZE_UNIT_BYTES: u64 = 4096;
 /// The largest percentage that Redis accepts.
 const PERCENT_MAX: u32 = i32::MAX as u32;
+/// The election timeouts that make sense, in milliseconds.
+const ELECTION_TIMEOUT_MS: RangeInclusive<u32> = 50..=10_000;
+/// The longest time that a read waits for a replica, in milliseconds: so long requests wait at most for a leader.
+const SESSION_WAIT_MS_MAX: u32 = 5_000;
+/// The longest time of gossip, in milliseconds.
+const GOSSIP_MS_MAX: u32 = 600_000;
 /// The longest time in seconds that Redis accepts.
 const SECONDS_MAX: u32 = i32::MAX as u32;
 
@@ -299,6 +309,20 @@ pub(super) static OPTIONS: &[ConfigOption] = &[
         print: |config| config.bulk_len_bytes_max.to_string().into(),
     },
     ConfigOption {
+        name: "dedup-ttl",
+        section: DATA,
+        placeholder: "SECONDS",
+        default: "3600",
+        meaning: "Seconds for which the reply to a request of ONCE is recorded, so that it takes effect once",
+        expects: "an integer from 1 to 2147483647",
+        form: Form::Integer,
+        change: Change::RunTime,
+        parse: |config, text| {
+            value::integer(text, 1..=SECONDS_MAX).map(|seconds| config.dedup_ttl_seconds = seconds)
+        },
+        print: |config| config.dedup_ttl_seconds.to_string().into(),
+    },
+    ConfigOption {
         name: "dir",
         section: DATA,
         placeholder: "PATH",
@@ -482,6 +506,213 @@ pub(super) static OPTIONS: &[ConfigOption] = &[
         change: Change::OneStart,
         parse: |config, text| value::choice(text, &Recovery::NAMES).map(|how| config.recovery = how),
         print: |config| config.recovery.name().into(),
+    },
+    ConfigOption {
+        name: "cluster",
+        section: CLUSTER,
+        placeholder: "YES/NO",
+        default: "no",
+        meaning: "Whether this start makes the first node of a cluster, of an empty directory or of one with data; a directory that \
+                  belongs to a cluster stays in it whatever is said here",
+        expects: "\"yes\" or \"no\" (or true or false)",
+        form: Form::Switch,
+        change: Change::Start,
+        parse: |config, text| value::yes_or_no(text).map(|is_on| config.cluster = is_on),
+        print: |config| value::print_yes_or_no(config.cluster).into(),
+    },
+    ConfigOption {
+        name: "join",
+        section: CLUSTER,
+        placeholder: "HOST:PORT",
+        default: "",
+        meaning: "Node whose cluster this one joins, by its port for clients; a directory that belongs to a cluster stays in it \
+                  whatever is said here",
+        expects: "a host and a port such as \"10.0.0.1:6379\"",
+        form: Form::Text,
+        change: Change::Start,
+        parse: |config, text| value::address(text).map(|address| config.join = address),
+        print: |config| config.join.clone().unwrap_or_default().into(),
+    },
+    ConfigOption {
+        name: "cluster-enabled",
+        section: CLUSTER,
+        placeholder: "YES/NO",
+        default: "no",
+        meaning: "Whether the server is a node of a cluster; cluster and join make it one",
+        expects: "nothing",
+        form: Form::YesNo,
+        change: Change::Never,
+        parse: |_, _| Err(Cow::Borrowed("cluster or join make a node of a cluster")),
+        print: |config| value::print_yes_or_no(config.is_cluster_enabled).into(),
+    },
+    ConfigOption {
+        name: "replication-factor",
+        section: CLUSTER,
+        placeholder: "COUNT",
+        default: "3",
+        meaning: "Replicas that every shard is meant to have, from 1 to 7, as far as there are nodes; the cluster's first node decides",
+        expects: "an integer from 1 to 7",
+        form: Form::Integer,
+        change: Change::Start,
+        parse: |config, text| {
+            let factor = value::short(text, 1..=u16::from(REPLICATION_FACTOR_MAX))?;
+            // Lossless: it is in the range.
+            config.replication_factor = factor as u8;
+            Ok(())
+        },
+        print: |config| config.replication_factor.to_string().into(),
+    },
+    ConfigOption {
+        name: "peer-port",
+        section: CLUSTER,
+        placeholder: "PORT",
+        default: "(port + 10000)",
+        meaning: "TCP port for the cluster's other nodes",
+        expects: "an integer from 1 to 65535",
+        form: Form::Integer,
+        change: Change::Start,
+        parse: |config, text| value::short(text, 1..=u16::MAX).map(|port| config.peer_port = port),
+        print: |config| config.peer_port.to_string().into(),
+    },
+    ConfigOption {
+        name: "announce-host",
+        section: CLUSTER,
+        placeholder: "HOST",
+        default: "",
+        meaning: "Address or name that nodes and clients are told to reach this node by; empty is the first address of bind, or, if \
+                  that is all interfaces, the one that a joining node connects from",
+        expects: "an IP address or a host name",
+        form: Form::Text,
+        change: Change::Start,
+        parse: |config, text| value::host(text).map(|host| config.announce_host = host),
+        print: |config| config.announce_host.clone().unwrap_or_default().into(),
+    },
+    ConfigOption {
+        name: "cluster-routing",
+        section: CLUSTER,
+        placeholder: "HOW",
+        default: "forward",
+        meaning: "What becomes of requests for keys that another node leads: forward sends them on, redirect answers MOVED",
+        expects: "forward or redirect",
+        form: Form::Text,
+        change: Change::RunTime,
+        parse: |config, text| {
+            value::choice(text, &ClusterRouting::NAMES).map(|routing| config.cluster_routing = routing)
+        },
+        print: |config| config.cluster_routing.name().into(),
+    },
+    ConfigOption {
+        name: "consistency",
+        section: CLUSTER,
+        placeholder: "LEVEL",
+        default: "linearizable",
+        meaning: "What reads of new connections promise: linearizable, sequential, session or stale",
+        expects: "linearizable, sequential, session or stale",
+        form: Form::Text,
+        change: Change::RunTime,
+        parse: |config, text| {
+            value::choice(text, &Consistency::NAMES).map(|level| config.consistency = level)
+        },
+        print: |config| config.consistency.name().into(),
+    },
+    ConfigOption {
+        name: "session-wait",
+        section: CLUSTER,
+        placeholder: "MILLISECONDS",
+        default: "1000",
+        meaning: "Time that a sequential or session read may wait for this node's replica before it goes to the leader",
+        expects: "an integer from 0 to 5000",
+        form: Form::Integer,
+        change: Change::RunTime,
+        parse: |config, text| {
+            value::integer(text, 0..=SESSION_WAIT_MS_MAX).map(|time_ms| config.session_wait_ms = time_ms)
+        },
+        print: |config| config.session_wait_ms.to_string().into(),
+    },
+    ConfigOption {
+        name: "raft-durability",
+        section: CLUSTER,
+        placeholder: "WHERE",
+        default: "fsync",
+        meaning: "Where a node has a write when it counts towards the majority: fsync, on its disk, or memory, in its page cache",
+        expects: "fsync or memory",
+        form: Form::Text,
+        change: Change::Start,
+        parse: |config, text| {
+            value::choice(text, &RaftDurability::NAMES).map(|durability| config.raft_durability = durability)
+        },
+        print: |config| config.raft_durability.name().into(),
+    },
+    ConfigOption {
+        name: "read-mode",
+        section: CLUSTER,
+        placeholder: "HOW",
+        default: "lease",
+        meaning: "How a leader knows that it still leads before it answers a read: by a lease, or by read-index, asking a majority",
+        expects: "lease or read-index",
+        form: Form::Text,
+        change: Change::Start,
+        parse: |config, text| {
+            value::choice(text, &RaftReadMode::NAMES).map(|mode| config.raft_read_mode = mode)
+        },
+        print: |config| config.raft_read_mode.name().into(),
+    },
+    ConfigOption {
+        name: "election-timeout",
+        section: CLUSTER,
+        placeholder: "MILLISECONDS",
+        default: "150",
+        meaning: "Shortest time without a leader before replicas elect one, from 50 to 10000 ms, the longest being twice that; the \
+                  same on all nodes",
+        expects: "an integer from 50 to 10000",
+        form: Form::Integer,
+        change: Change::Start,
+        parse: |config, text| {
+            value::integer(text, ELECTION_TIMEOUT_MS).map(|time_ms| config.election_timeout_min_ms = time_ms)
+        },
+        print: |config| config.election_timeout_min_ms.to_string().into(),
+    },
+    ConfigOption {
+        name: "hf",
+        section: CLUSTER,
+        placeholder: "MILLISECONDS",
+        default: "100",
+        meaning: "Time between two heartbeats by which nodes find out which of them are up",
+        expects: "an integer from 10 to 600000",
+        form: Form::Integer,
+        change: Change::Start,
+        parse: |config, text| {
+            value::integer(text, 10..=GOSSIP_MS_MAX).map(|time_ms| config.gossip_interval_ms = time_ms)
+        },
+        print: |config| config.gossip_interval_ms.to_string().into(),
+    },
+    ConfigOption {
+        name: "ttl",
+        section: CLUSTER,
+        placeholder: "MILLISECONDS",
+        default: "1500",
+        meaning: "Time that a node may be silent before it is taken to be down, more than hf",
+        expects: "an integer from 10 to 600000",
+        form: Form::Integer,
+        change: Change::Start,
+        parse: |config, text| {
+            value::integer(text, 10..=GOSSIP_MS_MAX).map(|time_ms| config.gossip_timeout_ms = time_ms)
+        },
+        print: |config| config.gossip_timeout_ms.to_string().into(),
+    },
+    ConfigOption {
+        name: "replace-after",
+        section: CLUSTER,
+        placeholder: "SECONDS",
+        default: "300",
+        meaning: "Time that a node may be down before its replicas are placed elsewhere",
+        expects: "an integer from 1 to 2147483647",
+        form: Form::Integer,
+        change: Change::RunTime,
+        parse: |config, text| {
+            value::integer(text, 1..=SECONDS_MAX).map(|seconds| config.replace_after_seconds = seconds)
+        },
+        print: |config| config.replace_after_seconds.to_string().into(),
     },
     ConfigOption {
         name: "loglevel",

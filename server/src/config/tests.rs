@@ -1,7 +1,8 @@
 //! What holds for the whole table, and that the documentation agrees with it.
 
 use super::{
-    AppendFsync, Config, LogFormat, LogLevel, Password, Recovery,
+    AppendFsync, ClusterRouting, Config, Consistency, LogFormat, LogLevel, Password, RaftDurability,
+    RaftReadMode, Recovery,
     options::{Change, ConfigOption, Form, OPTIONS},
 };
 
@@ -81,6 +82,19 @@ fn names_of_choices_follow_their_declaration() {
     }
     for (how, name, _) in Recovery::NAMES {
         assert_eq!(how.name(), name);
+    }
+    for (routing, name, _) in ClusterRouting::NAMES {
+        assert_eq!(routing.name(), name);
+    }
+    for (level, name, _) in Consistency::NAMES {
+        assert_eq!(level.name(), name);
+        assert_eq!(Consistency::of_name(name.to_uppercase().as_bytes()), Some(level));
+    }
+    for (durability, name, _) in RaftDurability::NAMES {
+        assert_eq!(durability.name(), name);
+    }
+    for (mode, name, _) in RaftReadMode::NAMES {
+        assert_eq!(mode.name(), name);
     }
 }
 

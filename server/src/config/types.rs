@@ -104,6 +104,114 @@ impl Recovery {
     }
 }
 
+/// What happens to requests for keys that another node leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterRouting {
+    /// They are sent on to the leader.
+    Forward,
+    /// The client is sent there, by MOVED.
+    Redirect,
+}
+
+impl ClusterRouting {
+    pub(super) const NAMES: [(Self, &'static str, &'static [&'static str]); 2] =
+        [(Self::Forward, "forward", &[]), (Self::Redirect, "redirect", &[])];
+
+    /// The choice's name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
+}
+
+/// What reads of a connection promise, from the strongest on. See [`crate::core::levels`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// A read sees every write that was answered before, by whomever.
+    Linearizable,
+    /// Reads and writes of all connections are in one order, in which each connection's own are in theirs.
+    Sequential,
+    /// A connection sees its own writes, and of no shard anything older than what it saw of it.
+    Session,
+    /// A read sees what the nearest replica has.
+    Stale,
+}
+
+impl Consistency {
+    pub(super) const NAMES: [(Self, &'static str, &'static [&'static str]); 4] = [
+        (Self::Linearizable, "linearizable", &[]),
+        (Self::Sequential, "sequential", &[]),
+        (Self::Session, "session", &[]),
+        (Self::Stale, "stale", &[]),
+    ];
+
+    /// The level's name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
+
+    /// The level of this name, in any case.
+    pub fn of_name(text: &[u8]) -> Option<Self> {
+        let found = Self::NAMES.iter().find(|(_, name, _)| text.eq_ignore_ascii_case(name.as_bytes()));
+        found.map(|(level, ..)| *level)
+    }
+}
+
+/// When a copy of a write counts on its way to a majority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RaftDurability {
+    /// When it survives a power loss.
+    Fsync,
+    /// When it survives the process.
+    Memory,
+}
+
+impl RaftDurability {
+    pub(super) const NAMES: [(Self, &'static str, &'static [&'static str]); 2] =
+        [(Self::Fsync, "fsync", &[]), (Self::Memory, "memory", &[])];
+
+    /// The choice's name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
+}
+
+impl From<RaftDurability> for duva_raft::Durability {
+    fn from(durability: RaftDurability) -> Self {
+        match durability {
+            RaftDurability::Fsync => Self::Fsync,
+            RaftDurability::Memory => Self::Memory,
+        }
+    }
+}
+
+/// How a leader makes sure that it still leads before it answers a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RaftReadMode {
+    /// By a lease, which relies on clocks that run at about the same speed.
+    Lease,
+    /// By asking a majority.
+    ReadIndex,
+}
+
+impl RaftReadMode {
+    pub(super) const NAMES: [(Self, &'static str, &'static [&'static str]); 2] =
+        [(Self::Lease, "lease", &[]), (Self::ReadIndex, "read-index", &[])];
+
+    /// The choice's name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
+}
+
+impl From<RaftReadMode> for duva_raft::ReadMode {
+    fn from(mode: RaftReadMode) -> Self {
+        match mode {
+            RaftReadMode::Lease => Self::Lease,
+            RaftReadMode::ReadIndex => Self::ReadIndex,
+        }
+    }
+}
+
 /// When a snapshot is saved by itself: once so many seconds have passed since the last one with so many changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SavePoint {
@@ -194,8 +302,8 @@ impl Password {
         std::hint::black_box(difference) == 0
     }
 
-    /// The password itself, for CONFIG GET.
-    pub(super) fn reveal(&self) -> &[u8] {
+    /// The password itself, for CONFIG GET and for joining a cluster.
+    pub(crate) fn reveal(&self) -> &[u8] {
         &self.0
     }
 }

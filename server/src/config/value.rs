@@ -12,6 +12,7 @@ use std::{
 use duva_engine::parse_i64;
 
 use super::{BindAddress, OutputBufferLimit, OutputBufferLimits, SavePoint};
+use crate::cluster::{join::split_address, meta::is_host};
 
 /// Why a value is refused.
 pub(super) type Reason = Cow<'static, str>;
@@ -162,6 +163,24 @@ pub(super) fn path(text: &[u8]) -> Result<Option<PathBuf>, Reason> {
     }
     let text = utf8(text)?;
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+}
+
+/// A host and a port, `host:port`; nothing is none.
+pub(super) fn address(text: &[u8]) -> Result<Option<String>, Reason> {
+    match utf8(text)? {
+        "" => Ok(None),
+        text if split_address(text).is_some() => Ok(Some(text.to_owned())),
+        _ => Err(Cow::Borrowed("argument must be a host and a port such as 10.0.0.1:6379")),
+    }
+}
+
+/// A host's address or name; nothing is none.
+pub(super) fn host(text: &[u8]) -> Result<Option<String>, Reason> {
+    match utf8(text)? {
+        "" => Ok(None),
+        text if is_host(text) => Ok(Some(text.to_owned())),
+        _ => Err(Cow::Borrowed("argument must be an IP address or a host name")),
+    }
 }
 
 /// Addresses, each with a leading `-` where it is optional; `*` and `::*` stand for all interfaces.

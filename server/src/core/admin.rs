@@ -12,12 +12,18 @@ use std::{
 };
 
 use crossbeam_utils::CachePadded;
-use duva_engine::command::{Command, Flags};
+use duva_engine::{
+    Cursor,
+    command::{Command, Flags},
+    key_slot,
+};
 use duva_net::io::Io;
 
 use super::{
     Core,
+    commit::Executor,
     connection::{Connection, State},
+    groups::ClusterReport,
     node::Node,
     persistence_report::PersistenceReport,
     request::OwnedRequest,
@@ -124,6 +130,13 @@ impl Shared {
         }
     }
 
+    /// Wakes every core.
+    pub fn wake(&self) {
+        if let Some(wake_all) = self.wake_all.get() {
+            wake_all();
+        }
+    }
+
     /// Tells every core to stop after its turn.
     pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
@@ -222,7 +235,7 @@ pub struct ClientFilter {
     pub address: Option<String>,
     /// Only with this local address.
     pub local_address: Option<String>,
-    /// Only of this type; all clients are of type `normal`.
+    /// Only of this type: `pubsub` if it has subscribed, else `normal`.
     pub kind: Option<String>,
     /// Only of this user; all clients are `default`.
     pub user: Option<String>,
@@ -250,6 +263,13 @@ pub enum AdminRequest {
     Configure,
     /// Count from zero.
     ResetStats,
+    /// What does a slot of database 0 hold?
+    SlotKeys {
+        /// The slot.
+        slot: u16,
+        /// The most keys that are named; 0: they are only counted.
+        keys_max: usize,
+    },
 }
 
 /// One core's answer.
@@ -260,6 +280,13 @@ pub enum AdminReply {
     Clients(Vec<ClientRow>),
     /// How many clients were closed.
     Killed(usize),
+    /// Keys of a slot; nothing where another core or node has it.
+    SlotKeys {
+        /// How many there are.
+        count: usize,
+        /// Some of them.
+        keys: Vec<Vec<u8>>,
+    },
     /// Done.
     Done,
 }
@@ -289,6 +316,8 @@ pub struct Report {
     pub commands: Vec<CommandReport>,
     /// Its journal, and its part of a snapshot.
     pub persistence: PersistenceReport,
+    /// Its groups and links; `None`: the server is no node of a cluster.
+    pub cluster: Option<Box<ClusterReport>>,
 }
 
 /// One core's part of a database.
@@ -323,6 +352,8 @@ pub struct ClientRow {
     pub flags: String,
     /// Its database.
     pub database: u8,
+    /// Channels that it has subscribed to.
+    pub subscriptions: usize,
     /// Bytes of waiting input.
     pub input_bytes: usize,
     /// Unread replies that wait behind the send under way.
@@ -345,6 +376,8 @@ pub struct ClientRow {
 pub enum AdminPurpose {
     /// INFO.
     Info,
+    /// CLUSTER INFO.
+    ClusterInfo,
     /// CLIENT LIST; CLIENT INFO is one of the rows.
     ClientList(ClientFilter),
     /// CLIENT KILL; the old form answers OK or an error.
@@ -358,18 +391,26 @@ pub enum AdminPurpose {
     },
     /// An order whose reply is OK.
     Order(AdminRequest),
+    /// CLUSTER COUNTKEYSINSLOT.
+    CountKeysInSlot(u16),
+    /// CLUSTER GETKEYSINSLOT: the slot, and the most keys.
+    GetKeysInSlot(u16, usize),
 }
 
 impl AdminPurpose {
     /// What each core is asked.
     pub fn request(&self) -> AdminRequest {
         match self {
-            Self::Info => AdminRequest::Report,
+            Self::Info | Self::ClusterInfo => AdminRequest::Report,
             Self::ClientList(filter) => AdminRequest::Clients(filter.clone()),
             Self::ClientKill { filter, own_id, .. } => {
                 AdminRequest::Kill { filter: filter.clone(), own_id: *own_id }
             }
             Self::Order(request) => request.clone(),
+            Self::CountKeysInSlot(slot) => AdminRequest::SlotKeys { slot: *slot, keys_max: 0 },
+            Self::GetKeysInSlot(slot, keys_max) => {
+                AdminRequest::SlotKeys { slot: *slot, keys_max: *keys_max }
+            }
         }
     }
 
@@ -434,12 +475,32 @@ impl<I: Io> Core<I> {
                 }
                 AdminReply::Done
             }
+            AdminRequest::SlotKeys { slot, keys_max } => self.slot_keys(slot, keys_max),
         }
+    }
+
+    fn slot_keys(&mut self, slot: u16, keys_max: usize) -> AdminReply {
+        let Executor { shards, now_ms, .. } = &mut self.node.executor;
+        let Some(count) = shards.get(slot).map(|shard| shard.slot_key_count(slot)) else {
+            return AdminReply::SlotKeys { count: 0, keys: Vec::new() };
+        };
+        let mut keys = Vec::new();
+        let wanted = count.min(keys_max);
+        if wanted > 0 {
+            // Where keys are due, the walk may end in the next slots.
+            shards.of(slot).scan(0, Cursor::of_slot(slot), wanted, usize::MAX, *now_ms, |entry| {
+                if keys.len() < wanted && key_slot(entry.key()) == slot {
+                    keys.push(entry.key().to_vec());
+                }
+            });
+        }
+        AdminReply::SlotKeys { count, keys }
     }
 
     fn report(&mut self) -> Report {
         let mut report = Report { stats: self.node.stats.clone(), ..Report::default() };
         report.persistence = self.node.persistence_report();
+        report.cluster = self.node.cluster_report();
         for connection in self.connections.iter().filter(|connection| !connection.is_peer()) {
             let output = connection.output_bytes();
             report.clients += 1;
@@ -529,7 +590,7 @@ impl<I: Io> Core<I> {
         let now_ms = self.node.executor.now_ms;
         let mut idle = Vec::new();
         for connection in self.connections.iter_mut().filter(|connection| !connection.is_peer()) {
-            let waits = State::FENCED.and(State::PAUSED);
+            let waits = State::FENCED.and(State::PAUSED).and(State::SUBSCRIBED);
             if timeout_ms > 0
                 && now_ms.saturating_sub(connection.active_ms) > timeout_ms
                 && !connection.state.any(waits)
@@ -553,7 +614,10 @@ impl ClientFilter {
         !connection.state.any(State::CLOSING)
             && !connection.is_peer()
             && (self.ids.is_empty() || self.ids.contains(&connection.id))
-            && is_or_none(&self.kind, "normal")
+            && is_or_none(
+                &self.kind,
+                if connection.state.any(State::SUBSCRIBED) { "pubsub" } else { "normal" },
+            )
             && is_or_none(&self.user, "default")
             && self.except != Some(connection.id)
     }
@@ -577,12 +641,14 @@ fn row(connection: &Connection, now_ms: u64, io: &mut impl Io) -> ClientRow {
     let identity = connection.identity.as_deref();
     let mut flags = String::new();
     for (bit, letter) in [
+        (State::SUBSCRIBED, 'P'),
         (State::UNIX, 'U'),
         (State::CLOSE_AFTER_REPLY, 'c'),
         (State::CLOSING, 'A'),
         (State::WAITING.and(State::PAUSED), 'b'),
         (State::NO_EVICT, 'e'),
         (State::NO_TOUCH, 'T'),
+        (State::READ_ONLY, 'r'),
     ] {
         if connection.state.any(bit) {
             flags.push(letter);
@@ -601,6 +667,7 @@ fn row(connection: &Connection, now_ms: u64, io: &mut impl Io) -> ClientRow {
         idle_seconds: now_ms.saturating_sub(connection.active_ms) / 1000,
         flags,
         database: connection.database,
+        subscriptions: usize::from(connection.state.any(State::SUBSCRIBED)),
         input_bytes: connection.input_bytes(),
         output_list_length: usize::from(!connection.output.is_empty()),
         output_bytes: connection.output_bytes(),

@@ -8,8 +8,11 @@ use std::ops::Range;
 use duva_engine::{ArgumentRange, DetachedEntry, KeyHash, command::Command};
 use duva_net::io::{Socket, Token};
 
+use crate::cluster::session::Position;
+
 use super::{
     admin::{AdminReply, AdminRequest},
+    levels::Observed,
     locks::TransactionId,
     peer::{frame::FrameHeader, hello::PeerIdentity},
     replies::Sequence,
@@ -154,6 +157,25 @@ pub enum Message {
         packed: Packed,
         /// Whether the connection has unfinished writes, which it must not pass.
         is_ordered: bool,
+    },
+    /// The same, of a read for this node's replica, once that has applied the floor. Nothing of its connection is under
+    /// way.
+    NearRequest {
+        /// The connection, at the sender.
+        token: Token,
+        /// Its reply slot.
+        sequence: Sequence,
+        /// The request.
+        packed: Packed,
+        /// The floor.
+        floor: Position,
+    },
+    /// Where the connection's request was, whose reply comes next.
+    Observed {
+        /// The connection, at the receiver.
+        token: Token,
+        /// Where.
+        observed: Observed,
     },
     /// The reply to a request.
     Reply {

@@ -6,7 +6,7 @@
 //! never get a timestamp of their own.
 
 use duva_engine::{
-    Hasher, KeyHash, Settings, Shard, Shards, Step,
+    Hasher, KeyHash, SLOT_COUNT, Settings, Shard, Shards, Step,
     command::{Flags, Handler, Run},
 };
 
@@ -111,9 +111,29 @@ impl Executor {
         step
     }
 
+    /// Applies a committed entry that concerns a whole shard to that one alone.
+    #[cold]
+    pub fn apply_to_shard(
+        &mut self,
+        number: usize,
+        handler: Handler,
+        request: &mut Request<'_>,
+        proposal: Proposal,
+        output: &mut Vec<u8>,
+    ) {
+        let shard = self.shards.release(number).expect("the shard is on this core");
+        let mut alone = Shards::new(usize::from(SLOT_COUNT) >> self.shards.slot_shift());
+        alone.adopt(number, shard);
+        std::mem::swap(&mut self.shards, &mut alone);
+        self.apply(handler, request, proposal, output);
+        std::mem::swap(&mut self.shards, &mut alone);
+        let shard = alone.release(number).expect("it was taken out above");
+        self.shards.adopt(number, shard);
+    }
+
     /// Randomness for one command. A Weyl sequence has full period; commands that draw mix it.
     #[inline]
-    fn next_seed(&mut self) -> u64 {
+    pub(crate) fn next_seed(&mut self) -> u64 {
         self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         self.seed
     }

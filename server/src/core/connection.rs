@@ -11,8 +11,9 @@ use duva_net::{
 
 use super::{
     replies::{PendingReplies, Sequence},
-    request::{Mode, OwnedRequest},
+    request::{Mode, OwnedRequest, Reading},
 };
+use crate::cluster::session::Session;
 
 /// Bits of a connection's state.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -70,6 +71,37 @@ impl State {
 
     /// It is a link that another node dialled.
     pub const PEER_IN: Self = Self(1 << 22);
+
+    /// READONLY: it may read from replicas.
+    pub const READ_ONLY: Self = Self(1 << 23);
+
+    /// CLIENT TOPOLOGY.
+    pub const TOPOLOGY: Self = Self(1 << 24);
+
+    /// It has subscribed to the channel about leaders and nodes.
+    pub const SUBSCRIBED: Self = Self(1 << 25);
+
+    /// It has not been told of the last change of leaders or nodes, because it does not read.
+    pub const UNTOLD: Self = Self(1 << 26);
+
+    /// Its reads are stale.
+    pub const STALE: Self = Self(1 << 27);
+
+    /// Its reads are of its session.
+    pub const SESSION: Self = Self(1 << 28);
+
+    /// Its reads are sequential.
+    pub const SEQUENTIAL: Self = Self(1 << 29);
+
+    /// It keeps where in their shards' logs its requests were.
+    pub const TRACKED: Self = Self(1 << 30);
+
+    /// One of the replies that it waits for may be that of a read which this node's replica serves.
+    pub const READING_NEAR: Self = Self(1 << 31);
+
+    /// Its requests are looked at before they are routed in a cluster.
+    pub const LEVELLED: Self =
+        Self::READ_ONLY.and(Self::STALE).and(Self::SESSION).and(Self::SEQUENTIAL).and(Self::TRACKED);
 
     /// Whether any of `other` is set.
     #[inline]
@@ -140,6 +172,8 @@ pub struct Identity {
     pub library_name: Vec<u8>,
     /// CLIENT SETINFO LIB-VER.
     pub library_version: Vec<u8>,
+    /// What it has seen of each shard, if it is tracked.
+    pub session: Session,
 }
 
 /// One client's connection, or a link to or from another node.
@@ -190,7 +224,12 @@ impl Connection {
     /// How its requests are executed.
     #[inline]
     pub fn mode(&self) -> Mode {
-        Mode { database: self.database, protocol: self.protocol, touch: !self.state.any(State::NO_TOUCH) }
+        Mode {
+            database: self.database,
+            protocol: self.protocol,
+            touch: !self.state.any(State::NO_TOUCH),
+            reading: Reading::Leader,
+        }
     }
 
     /// Bytes of requests that were not executed yet.
@@ -240,7 +279,7 @@ impl Connection {
     /// Adds a slot for a reply that comes later, of a write or not.
     pub fn wait_for(&mut self, is_write: bool) -> Sequence {
         if self.replies.is_empty() {
-            self.state.remove(State::WRITING);
+            self.state.remove(State::WRITING.and(State::READING_NEAR));
         }
         if is_write {
             self.state.insert(State::WRITING);
@@ -272,6 +311,24 @@ impl Connection {
         }
         self.replies.held_from(start);
         result
+    }
+}
+
+impl Connection {
+    /// Whether it has subscribed in RESP2, in which all that comes is then a message.
+    #[inline]
+    pub fn takes_only_messages(&self) -> bool {
+        self.state.any(State::SUBSCRIBED) && self.protocol == Protocol::Resp2
+    }
+
+    /// Lets `write` write what is no reply, behind those that wait. CLIENT REPLY does not suppress it.
+    pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.replies.is_empty() {
+            return write(&mut self.output);
+        }
+        let start = self.replies.held().len();
+        write(self.replies.held());
+        self.replies.held_from(start);
     }
 }
 

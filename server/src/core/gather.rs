@@ -157,6 +157,8 @@ impl Node {
         let command = request.command;
         let is_write = command.flags.contains(Flags::WRITE);
         let phase = match command.run {
+            // In a cluster each shard's log has an entry of its own.
+            Run::Everywhere(_, merge) if is_write && self.groups.is_some() => Phase::Free(merge),
             Run::Split(_, merge) | Run::Everywhere(_, merge) if is_write => Phase::Lock(merge),
             Run::Split(_, merge) => Phase::Read(merge),
             Run::Everywhere(_, Merge::Sum) => Phase::Read(Merge::Sum),

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use duva_engine::{
     Args, ArgumentRange, KeyHash, LARGE_ARGUMENT, Reply,
-    command::{self, Command},
+    command::{self, Command, Flags},
 };
 use duva_net::{
     io::{Io, ReceiveEnd, Token},
@@ -526,7 +526,7 @@ impl Parsed {
                 self.keys.extend(rest.map(|position| executor.hasher.key(argument(position))));
                 return self.note(Some(command), place, ranges, first_key, unquoted);
             }
-            for position in command.keys.positions(own.len()) {
+            for position in command.key_positions(own.len(), argument) {
                 let key = executor.hasher.key(argument(position));
                 if let Some(shard) = executor.shards.get(key.slot) {
                     shard.prefetch_slot(database, key.slot);
@@ -681,7 +681,11 @@ impl Parsed {
         let ranges = &self.ranges[place.ranges.clone()];
         let large = if index == 0 { &mut self.large[..] } else { &mut [] };
         match place.command {
-            Some(command) if command.accepts(ranges.len()) => {
+            // One of ONCE without keys is none.
+            Some(command)
+                if command.accepts(ranges.len())
+                    && (!command.flags.contains(Flags::MOVABLEKEYS) || !place.keys.is_empty()) =>
+            {
                 let keys = &self.keys[place.keys.clone()];
                 let mode = connection.mode();
                 let mut request = Request { command, bytes: source, ranges, keys, large, mode };
@@ -723,7 +727,7 @@ fn finish(connection: &mut Connection) {
     }
 }
 
-/// Answers a request that has no command, or the wrong number of arguments.
+/// Answers a request that has no command, or the wrong number of arguments, or of which ONCE makes nothing.
 #[cold]
 fn refuse(
     connection: &mut Connection,
@@ -739,6 +743,11 @@ fn refuse(
         let mut reply = Reply::new(output, protocol);
         let args = Args::new(bytes, ranges, large);
         match command {
+            Some(command) if command.accepts(args.len()) => {
+                if let Err(error) = command::once_command(args.len(), |index| args.get(index)) {
+                    reply.error(&error.to_string());
+                }
+            }
             Some(command) => command.write_arity_error(&mut reply),
             None => command::write_unknown_error(&args, &mut reply),
         }

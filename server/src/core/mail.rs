@@ -45,6 +45,7 @@ impl<I: Io> Core<I> {
         if self.mail.arrived.is_empty() {
             return;
         }
+        self.read_group_clock();
         // A batch that stops (its replies fill a batch of their own) goes on in the next turn, before the later ones.
         while let Some((from, mut batch)) = self.mail.arrived.pop_front() {
             if !self.take_batch(from, &mut batch) {
@@ -100,6 +101,12 @@ impl<I: Io> Core<I> {
                 Message::Request { token, sequence, packed, is_ordered } => {
                     self.node.serve(from, token, sequence, is_ordered, &mut view(batch, &packed));
                 }
+                Message::NearRequest { token, sequence, packed, floor } => {
+                    self.node.floor = Some(floor);
+                    self.node.serve(from, token, sequence, false, &mut view(batch, &packed));
+                    self.node.floor = None;
+                }
+                Message::Observed { token, observed } => self.note_observed(token, observed),
                 Message::Reply { token, sequence, bytes } => {
                     self.node.outstanding[from] -= 1;
                     self.complete(token, sequence, &batch.replies[bytes], false);

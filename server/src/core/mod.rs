@@ -17,10 +17,14 @@
 
 pub mod admin;
 pub mod batch;
+pub mod cluster_shared;
 pub mod commit;
 pub mod connection;
 pub mod gather;
+pub mod gossip;
+pub mod groups;
 mod input;
+pub mod levels;
 pub mod locks;
 pub mod log;
 mod mail;
@@ -37,6 +41,7 @@ pub mod save_status;
 pub mod stats;
 mod tickets;
 mod timers;
+mod topology;
 mod transact;
 
 use std::{cmp::Ordering, time::Duration};
@@ -98,6 +103,10 @@ pub struct Core<I: Io> {
     clock: Clock,
     /// Completions of recent turns, which the next wait hopes for.
     batch_target: u32,
+    /// When connections may be told of a change of leaders or nodes again, in monotonic nanoseconds.
+    topology_due_ns: u64,
+    /// Whether a timer for that is set.
+    has_topology_timer: bool,
     /// Whether a timer for [`Core::cron`] is set.
     has_cron: bool,
     /// Whether a timer for [`Node::save_cron`] is set.
@@ -133,6 +142,8 @@ impl<I: Io> Core<I> {
             mail: mail::Mail::default(),
             clock,
             batch_target: 1,
+            topology_due_ns: 0,
+            has_topology_timer: false,
             has_cron: false,
             has_save_cron: false,
             closed_listeners: listener_count,
@@ -196,8 +207,17 @@ impl<I: Io> Core<I> {
         if let Some(log) = &mut self.node.log {
             log.begin_turn(self.node.executor.now_ms);
         }
+        self.node.look_at_cluster();
         let events = self.take_events();
         self.adapt(wait, events);
+        for node in self.node.peers.take_broken() {
+            self.node.link_has_changed(node, false, self.clock.monotonic_ns);
+            self.node.peer_is_lost(node);
+        }
+        for node in self.node.peers.take_raised() {
+            self.node.link_has_changed(node, true, self.clock.monotonic_ns);
+            self.node.peer_is_up(node);
+        }
         self.take_mail();
         self.run_timers();
         self.go_on();
@@ -206,6 +226,9 @@ impl<I: Io> Core<I> {
         self.run_log();
         self.node.tell_of_journal();
         self.is_ahead = self.node.is_ahead();
+        if self.node.topology_has_changed {
+            self.push_topology();
+        }
         self.dial_peers();
         if !self.is_ahead {
             self.flush_peers();
@@ -232,6 +255,7 @@ impl<I: Io> Core<I> {
                 }
             }
         }
+        self.read_group_clock();
         if arrivals.len() > 1 {
             let bytes = arrivals.iter().filter_map(|arrival| {
                 let buffer = arrival.result.as_ref().ok()?;
@@ -259,6 +283,18 @@ impl<I: Io> Core<I> {
             self.clock = Clock { monotonic_ns: self.clock.monotonic_ns + elapsed_ms * 1_000_000, ..clock };
         }
         self.node.executor.read_ms = self.node.visible_ms();
+        if let Some(groups) = &mut self.node.groups {
+            groups.set_clock(self.clock.monotonic_ns);
+        }
+    }
+
+    /// Reads the groups' clock once more, behind the coming of what is about to be served: if the process was stopped
+    /// before that, a lease that ended meanwhile must not serve it.
+    #[inline]
+    pub(in crate::core) fn read_group_clock(&mut self) {
+        if let Some(groups) = &mut self.node.groups {
+            groups.set_clock(self.io.clock().monotonic_ns);
+        }
     }
 
     /// How long the next turn may wait, given what is left to do.
@@ -300,7 +336,12 @@ impl<I: Io> Core<I> {
         let log_ns = log_ns.map(|at_ns| at_ns.saturating_sub(self.clock.monotonic_ns));
         let retry_ms = node.gathers.next_retry_ms().map(|at_ms| at_ms.saturating_sub(node.executor.now_ms));
         let retry_ns = retry_ms.map(|ms| ms * 1_000_000);
-        let timeout_ns = [timeout_ns, log_ns, retry_ns].into_iter().flatten().min();
+        let cluster_ns = node.groups.as_ref().map(|groups| groups.next_ns());
+        let meta_ns = node.meta.as_ref().map(|meta| meta.next_ns());
+        let gossip_ns = node.gossip.as_ref().map(|gossip| gossip.next_ns());
+        let cluster_ns = [cluster_ns, meta_ns, gossip_ns].into_iter().flatten().min();
+        let cluster_ns = cluster_ns.map(|at_ns| at_ns.saturating_sub(self.clock.monotonic_ns));
+        let timeout_ns = [timeout_ns, log_ns, retry_ns, cluster_ns].into_iter().flatten().min();
         let timeout = timeout_ns.map(Duration::from_nanos);
         let events = if owed == 0 && self.io.can_batch() { self.batch_target } else { 1 };
         Wait::Block { events, timeout }
@@ -373,6 +414,7 @@ impl<I: Io> Core<I> {
         let mut state = State::default();
         state.set(State::UNIX, is_unix);
         state.set(State::AUTHENTICATED, node.config.password.is_empty());
+        state.set_consistency(node.config.consistency);
         let id = node.shared.next_client_id();
         let token = self.insert_connection(socket, state, id);
         let connection = self.connections.get_mut(token).expect("it was just added");
@@ -492,8 +534,15 @@ impl<I: Io> Core<I> {
         let now_ms = self.node.executor.now_ms;
         self.tick_what_was_read();
         self.node.resume_deferred();
+        self.node.run_meta(&mut self.io, self.clock.monotonic_ns);
+        self.node.run_groups(&mut self.io);
+        self.node.run_gossip(self.clock.monotonic_ns);
         let Some(log) = &mut self.node.log else { return };
         log.pump(&mut self.io, self.clock, now_ms);
+        if self.node.groups.is_some() {
+            // What is written counts, and what is synced: acknowledgements need not wait for another turn.
+            self.node.run_groups(&mut self.io);
+        }
         self.node.apply_committed();
         self.node.answer_prepared();
         self.take_deliveries();
@@ -553,6 +602,11 @@ impl<I: Io> Core<I> {
                 }
             }
             Ticket::Save(number) => self.node.saver_task_done(number, buffer, result),
+            Ticket::GroupRead(number) => {
+                self.node.group_read_done(number, &buffer, result, &mut self.io);
+            }
+            Ticket::Install(shard) => self.node.install_step_done(shard as u16, result, &mut self.io),
+            Ticket::MetaFile => self.node.meta_file_written(result, self.clock.monotonic_ns),
             Ticket::Ignored | Ticket::JournalSync => {}
         }
     }

@@ -14,19 +14,26 @@ use duva_net::{io::Token, mesh::Endpoint};
 use super::{
     admin::{Pause, Shared},
     batch::{Answer, Batch, GatherKey, Locking, Message, PIECE_KEYS_MAX, Packed, Work},
+    cluster_shared::ClusterShared,
     commit::Executor,
     gather::Gathers,
+    gossip::Gossip,
+    groups::{Groups, meta::MetaGroup},
+    levels::Observed,
     locks::{Grant, Locks, Scope, TransactionId},
     log::Log,
     peer::links::Peers,
     replies::Sequence,
-    request::{Large, OwnedRequest, Request},
+    request::{Large, OwnedRequest, Reading, Request},
     route::Lack,
     save::Saver,
     stats::Stats,
     transact::Applying,
 };
-use crate::config::Config;
+use crate::{
+    cluster::{session::Position, view::ClusterView},
+    config::Config,
+};
 
 /// Requests that may be under way from one core to another; past it connections wait.
 const OUTSTANDING_MAX: u32 = 8192;
@@ -57,6 +64,24 @@ pub enum Origin {
         /// Its reply slot.
         sequence: Sequence,
         /// What it asked for.
+        command: &'static Command,
+    },
+    /// A connection of another node.
+    Peer {
+        /// That node.
+        node: u32,
+        /// The shard that the request is for.
+        shard: u16,
+        /// What names it there.
+        id: u64,
+        /// What it asked for.
+        command: &'static Command,
+    },
+    /// A command for all shards, of which this is one shard's part.
+    Fanout {
+        /// The command, among this core's.
+        id: u64,
+        /// What was asked for.
         command: &'static Command,
     },
     /// A gather.
@@ -120,6 +145,8 @@ pub struct Deliveries {
     pub bytes: Vec<u8>,
     /// To whom, and whether the connection's fence ends.
     pub list: Vec<Delivery>,
+    /// Where requests of connections were whose replies are in the list.
+    pub observed: Vec<(Token, Observed)>,
 }
 
 /// One reply for a connection of this core.
@@ -152,6 +179,22 @@ pub struct Node {
     full_journals: Vec<bool>,
     /// The journal and what waits for it; `None` if there is no journal.
     pub log: Option<Box<Log>>,
+    /// The replicas of this core's shards; `None` if the server is no node of a cluster.
+    pub groups: Option<Box<Groups>>,
+    /// Answers of single shards to commands for all of them.
+    pub(super) fanned: Vec<(u64, Vec<u8>)>,
+    /// On core 0 of a cluster's node: the meta group's replica.
+    pub meta: Option<Box<MetaGroup>>,
+    /// What the cores share about the cluster, and how this core saw it last.
+    pub cluster: Option<Arc<ClusterShared>>,
+    pub(super) cluster_version: u64,
+    /// The links to other nodes.
+    pub peers: Peers,
+    /// On core 0 of a cluster's node: what finds out which nodes are there.
+    pub gossip: Option<Box<Gossip>>,
+    /// Whether connections may want to be told of changes of leaders and nodes, and whether they have to be.
+    pub has_topology_watchers: bool,
+    pub(super) topology_has_changed: bool,
     /// Locks of this core's keys.
     pub locks: Locks<Parked>,
     /// Work that goes on in every turn.
@@ -164,14 +207,14 @@ pub struct Node {
     pub deliveries: Deliveries,
     /// This core's part in saving.
     pub saver: Saver,
-    /// The links to the other nodes of the cluster, if this is one.
-    pub peers: Peers,
     /// The configuration in force.
     pub config: Arc<Config>,
     /// What all cores share.
     pub shared: Arc<Shared>,
     /// Reply slots of WAIT whose timers are still to be set, with their timeouts in milliseconds.
     pub waits: Vec<(Token, Sequence, u64)>,
+    /// The cluster as this core sees it; `None`: the server stands alone.
+    pub cluster_view: Option<Arc<ClusterView>>,
     /// Counters.
     pub stats: Stats,
     /// CLIENT PAUSE.
@@ -180,6 +223,12 @@ pub struct Node {
     pub has_gate: bool,
     /// Where handlers of rare requests write before their reply finds its place.
     pub scratch: Vec<u8>,
+    /// Where entries are encoded.
+    pub(super) scratch_payload: Vec<u8>,
+    /// What a replica must have applied to serve the read that is being submitted.
+    pub(super) floor: Option<Position>,
+    /// Where in its shard's log the request was that is answered next, if its connection wants to know.
+    pub(super) observed: Option<Observed>,
 }
 
 impl Node {
@@ -202,20 +251,32 @@ impl Node {
             outstanding: vec![0; cores],
             full_journals: vec![false; cores],
             log: None,
+            groups: None,
+            fanned: Vec::new(),
+            meta: None,
+            cluster: None,
+            cluster_version: 0,
+            peers: Peers::default(),
+            gossip: None,
+            has_topology_watchers: false,
+            topology_has_changed: false,
             locks: Locks::default(),
             jobs: VecDeque::new(),
             applying: VecDeque::new(),
             gathers: Gathers::default(),
             deliveries: Deliveries::default(),
             saver: Saver::default(),
-            peers: Peers::default(),
             config: Arc::clone(&config),
             shared,
             waits: Vec::new(),
+            cluster_view: None,
             stats: Stats::default(),
             pause: Pause::default(),
             has_gate: false,
             scratch: Vec::new(),
+            scratch_payload: Vec::new(),
+            floor: None,
+            observed: None,
         };
         this.configure(config);
         this
@@ -223,7 +284,7 @@ impl Node {
 
     /// Uses a new configuration.
     pub fn configure(&mut self, config: Arc<Config>) {
-        self.executor.settings.bulk_len_bytes_max = config.argument_bytes_max();
+        self.executor.settings = config.engine_settings();
         if let Some(log) = &mut self.log {
             log.set_fsync(config.append_fsync);
         }
@@ -265,6 +326,7 @@ impl Node {
     pub fn is_journal_full(&self, core: usize) -> bool {
         if core == self.core {
             self.log.as_ref().is_some_and(|log| log.is_full())
+                || self.groups.as_ref().is_some_and(|groups| groups.is_full())
         } else {
             self.full_journals[core]
         }
@@ -333,7 +395,11 @@ impl Node {
         self.outstanding[core] += 1;
         let batch = self.mesh.outgoing(core);
         let packed = batch.pack(request, Large::Move);
-        batch.messages.push(Message::Request { token, sequence, packed, is_ordered });
+        let message = match self.floor.take_if(|_| request.mode.reading == Reading::Session) {
+            None => Message::Request { token, sequence, packed, is_ordered },
+            Some(floor) => Message::NearRequest { token, sequence, packed, floor },
+        };
+        batch.messages.push(message);
     }
 
     /// Executes a request whose keys are all on this core, now or once they are free. `is_ordered`: it must not pass
@@ -349,6 +415,8 @@ impl Node {
     ) -> Submitted {
         if self.locks.is_active() && self.locks.blocks(Scope::of(request.keys)) {
             let keys = request.keys;
+            // A floor does not wait with it.
+            request.mode.reading = request.mode.reading.at_leader();
             let owned = Box::new(request.to_owned());
             self.locks.park(Scope::of(keys), None, Parked::Request(origin.later(), owned));
             return Submitted::Later;
@@ -383,6 +451,8 @@ impl Node {
             Step::Continue(state) => {
                 let request = Box::new(request.to_owned());
                 self.jobs.push_back(Job { origin, request, state });
+                // It sees what there is when it ends.
+                self.observed = None;
                 Submitted::Later
             }
         }
@@ -411,6 +481,9 @@ impl Node {
         ));
         executor.times.add_step(request.command, began);
         if is_done {
+            if job.request.mode.reading.is_tracked() {
+                self.observe_applied(&job.request.keys);
+            }
             self.respond(job.origin, Answer::Reply, &output);
         } else {
             self.jobs.push_back(job);
@@ -420,8 +493,14 @@ impl Node {
 
     /// Sends an answer back to whoever asked.
     pub fn respond(&mut self, origin: Origin, answer: Answer, reply: &[u8]) {
-        if let Origin::Connection { command, .. } | Origin::Core { command, .. } = origin {
+        if let Origin::Connection { command, .. }
+        | Origin::Core { command, .. }
+        | Origin::Peer { command, .. } = origin
+        {
             self.note_error(command, reply);
+        }
+        if self.observed.is_some() {
+            self.pass_on_observed(origin);
         }
         match origin {
             Origin::Connection { token, sequence, ends_fence, .. } => {
@@ -432,6 +511,8 @@ impl Node {
                 let bytes = batch.push_reply(reply);
                 batch.messages.push(Message::Reply { token, sequence, bytes });
             }
+            Origin::Fanout { id, .. } => self.fanned.push((id, reply.to_vec())),
+            Origin::Peer { node, shard, id, .. } => self.reply_to_peer(node, shard, id, reply),
             Origin::Gather { core, gather, release } => {
                 let batch = self.mesh.outgoing(core);
                 let bytes = batch.push_reply(reply);
@@ -629,6 +710,7 @@ impl Node {
             || self.saver.has_work()
             || self.peers.needs_attention()
             || self.executor.has_garbage
+            || self.groups.as_ref().is_some_and(|groups| groups.has_work())
     }
 
     /// Prefetches for all requests of a batch, before the first is executed.
@@ -636,7 +718,9 @@ impl Node {
         let shards = &self.executor.shards;
         let keys = || {
             batch.messages.iter().filter_map(|message| match message {
-                Message::Request { packed, .. } => packed.first_key(&batch.keys),
+                Message::Request { packed, .. } | Message::NearRequest { packed, .. } => {
+                    packed.first_key(&batch.keys)
+                }
                 _ => None,
             })
         };
@@ -677,9 +761,12 @@ impl Node {
         if submitted == Submitted::Done {
             self.note_error(command, &output[bytes.clone()]);
         }
-        let batch = self.mesh.outgoing(core);
-        batch.replies = output;
+        self.mesh.outgoing(core).replies = output;
         if submitted == Submitted::Done {
+            if self.observed.is_some() {
+                self.pass_on_observed(origin);
+            }
+            let batch = self.mesh.outgoing(core);
             batch.messages.push(Message::Reply { token, sequence, bytes });
         }
     }

@@ -240,6 +240,9 @@ impl<I: Io> Core<I> {
             return;
         }
         let mut deliveries = std::mem::take(&mut self.node.deliveries);
+        for (token, observed) in deliveries.observed.drain(..) {
+            self.note_observed(token, observed);
+        }
         for delivery in deliveries.list.drain(..) {
             let reply = &deliveries.bytes[delivery.bytes];
             self.complete(delivery.token, delivery.sequence, reply, delivery.ends_fence);

@@ -34,6 +34,9 @@ impl Node {
         output: &mut Vec<u8>,
         is_ordered: bool,
     ) -> Option<Submitted> {
+        if self.groups.is_some() {
+            return self.group_first(origin, handler, request, output, is_ordered);
+        }
         let log = self.log.as_deref_mut()?;
         if is_ordered
             && let Origin::Core { core, token, .. } = origin

@@ -10,6 +10,40 @@ use duva_engine::{
     command::Command,
 };
 
+/// Where a request is to be read, and whether its reply brings where in its shard's log that was. Of writes only the
+/// latter counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Reading {
+    /// Where its shard's leader is.
+    #[default]
+    Leader,
+    /// The same, and its reply brings the place.
+    LeaderTracked,
+    /// At this node's replica, as it is.
+    Stale,
+    /// At this node's replica, once that has applied the floor that comes along; its reply brings the place.
+    Session,
+}
+
+impl Reading {
+    /// Whether this node's replica may serve it although it does not lead.
+    #[inline]
+    pub fn is_near(self) -> bool {
+        matches!(self, Self::Stale | Self::Session)
+    }
+
+    /// Whether its reply brings where it was.
+    #[inline]
+    pub fn is_tracked(self) -> bool {
+        matches!(self, Self::LeaderTracked | Self::Session)
+    }
+
+    /// The same, but served where the leader is.
+    pub fn at_leader(self) -> Self {
+        if self.is_tracked() { Self::LeaderTracked } else { Self::Leader }
+    }
+}
+
 /// How a connection wants its requests executed.
 #[derive(Clone, Copy)]
 pub struct Mode {
@@ -19,6 +53,8 @@ pub struct Mode {
     pub protocol: Protocol,
     /// Whether reads count as accesses.
     pub touch: bool,
+    /// Where it is read, in a cluster.
+    pub reading: Reading,
 }
 
 /// A parsed request whose command is known and whose keys are hashed.
@@ -136,8 +172,8 @@ impl OwnedRequest {
             ranges.push((bytes.len() as u32, argument.len() as u32));
             bytes.extend_from_slice(argument);
         }
-        let keys =
-            command.keys.positions(arguments.len()).map(|position| hasher.key(arguments[position])).collect();
+        let positions = command.key_positions(arguments.len(), |index| arguments[index]);
+        let keys = positions.map(|position| hasher.key(arguments[position])).collect();
         Self { command, bytes, ranges, keys, large: Vec::new(), mode }
     }
 
@@ -149,7 +185,7 @@ impl OwnedRequest {
             ranges: Vec::new(),
             keys: Vec::new(),
             large: Vec::new(),
-            mode: Mode { database: 0, protocol: Protocol::Resp2, touch: false },
+            mode: Mode { database: 0, protocol: Protocol::Resp2, touch: false, reading: Reading::Leader },
         }
     }
 

@@ -2,16 +2,17 @@
 
 use duva_engine::{
     Reply,
-    command::{Flags, Handler, Merge, Run},
+    command::{Command, Flags, Handler, Merge, Run},
 };
 
 use super::{
     batch::PIECE_KEYS_MAX,
     connection::{Connection, State},
+    levels::{Observed, level_gate},
     node::{Node, Origin, Submitted},
-    request::Request,
+    request::{Reading, Request},
 };
-use crate::commands;
+use crate::{commands, config::ClusterRouting};
 
 /// How a connection goes on after a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,13 +47,18 @@ pub fn route(node: &mut Node, connection: &mut Connection, request: &mut Request
     {
         return flow;
     }
+    if node.cluster_view.is_some()
+        && let Some(flow) = cluster_gate(node, connection, request)
+    {
+        return flow;
+    }
     match command.run {
         Run::Single(handler) => {
             let owner = if node.cores == 1 { node.core } else { node.owner_of(request.keys[0].slot) };
             to_owner(node, connection, request, handler, owner)
         }
         // So many keys would keep a core from its loop: a gather takes them piece by piece.
-        Run::Split(..) | Run::Staged(..) if request.keys.len() > PIECE_KEYS_MAX => {
+        Run::Split(..) | Run::Staged(..) if request.keys.len() > PIECE_KEYS_MAX && node.groups.is_none() => {
             gather(node, connection, request)
         }
         Run::Split(handler, _) => match node.single_owner(request.keys) {
@@ -107,6 +113,46 @@ fn gate(node: &mut Node, connection: &mut Connection, request: &Request<'_>) -> 
     }
 }
 
+const CROSS_SLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
+
+/// What stands before execution on a cluster's node: subscriptions, keys of several slots, and slots that another node leads if clients are
+/// to be told so.
+fn cluster_gate(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Option<Flow> {
+    if connection.takes_only_messages() && !commands::is_for_subscribers(request.command) {
+        let name = request.command.name;
+        let error = format!(
+            "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed \
+             in this context"
+        );
+        return Some(refuse(node, connection, request.command, &error));
+    }
+    if connection.state.any(State::LEVELLED)
+        && let Some(flow) = level_gate(node, connection, request)
+    {
+        return Some(flow);
+    }
+    let (first, rest) = request.keys.split_first()?;
+    let error = if rest.iter().any(|key| key.slot != first.slot) {
+        CROSS_SLOT.to_owned()
+    } else if node.config.cluster_routing == ClusterRouting::Redirect {
+        let view = node.cluster_view.as_ref()?;
+        if request.mode.reading.is_near() && view.has_replica(first.slot) {
+            return None;
+        }
+        view.moved(first.slot)?
+    } else {
+        return None;
+    };
+    Some(refuse(node, connection, request.command, &error))
+}
+
+fn refuse(node: &mut Node, connection: &mut Connection, command: &'static Command, error: &str) -> Flow {
+    node.stats.reject(command, error.as_bytes());
+    let protocol = connection.protocol;
+    connection.reply_with(|output| Reply::new(output, protocol).error(error));
+    Flow::Next
+}
+
 #[inline]
 fn to_owner(
     node: &mut Node,
@@ -132,6 +178,9 @@ fn to_owner(
     node.stats.forwarded += 1;
     let is_ordered = connection.has_unfinished_write();
     let sequence = connection.wait_for(is_write);
+    if request.mode.reading == Reading::Session {
+        connection.state.insert(State::READING_NEAR);
+    }
     node.forward(owner, request, connection.token, sequence, is_ordered);
     Flow::Next
 }
@@ -144,7 +193,10 @@ fn execute(
     request: &mut Request<'_>,
     handler: Handler,
 ) -> Flow {
-    if node.log.is_some() && request.command.flags.contains(Flags::WRITE) && node.is_journal_full(node.core) {
+    if node.log.is_some()
+        && (request.command.flags.contains(Flags::WRITE) || node.groups.is_some())
+        && node.is_journal_full(node.core)
+    {
         return Flow::NoRoom(Lack::Journal(node.core));
     }
     let sequence = connection.replies.next_sequence();
@@ -158,6 +210,9 @@ fn execute(
     let submitted = node.submit(origin, handler, request, output, is_ordered);
     if submitted != Submitted::Done {
         connection.wait_for(request.command.flags.contains(Flags::WRITE));
+        if request.mode.reading == Reading::Session {
+            connection.state.insert(State::READING_NEAR);
+        }
         if submitted == Submitted::Waiting {
             return Flow::Next;
         }
@@ -172,6 +227,11 @@ fn execute(
     }
     if !is_direct {
         connection.replies.held_from(start);
+    }
+    if connection.state.any(State::TRACKED)
+        && let Some(Observed { shard, position }) = node.observed.take()
+    {
+        connection.session_mut().observe(shard, position);
     }
     Flow::Next
 }

@@ -55,8 +55,9 @@ pub use encoder::Piece;
 use rewrite::Rewrite;
 pub use shared::SavingState;
 
-/// File numbers that are the saver's: of a shard's snapshot, and of the dump.
-pub(super) const FILE_COUNT: u32 = 2;
+/// File numbers that are the saver's, of a shard's snapshot and of the dump, and those of snapshots that come from leaders.
+pub(super) const FILE_COUNT_OF_SAVER: u32 = 2;
+pub(super) const FILE_COUNT: u32 = FILE_COUNT_OF_SAVER + super::groups::INCOMING_MAX;
 const SNAPSHOT_FILE: File = File(0);
 const DUMP_FILE: File = File(1);
 
@@ -234,6 +235,25 @@ impl Saver {
         self.snapshots = snapshots;
     }
 
+    /// The newest snapshot of a shard.
+    pub(super) fn newest(&self, shard: u16) -> ShardSnapshot {
+        self.snapshots[usize::from(shard)]
+    }
+
+    /// Whether a save or a rewrite is under way on this core.
+    pub(super) fn is_walking(&self) -> bool {
+        self.part.is_some()
+    }
+
+    /// A snapshot from elsewhere is a shard's newest.
+    pub(super) fn take_over(&mut self, shard: u16, index: u64, bytes: u64, directory: &std::path::Path) {
+        let newest = &mut self.snapshots[usize::from(shard)];
+        if newest.index > 0 && newest.index != index {
+            self.obsolete.push(directory.join(duva_persist::names::snapshot(shard, newest.index)));
+        }
+        *newest = ShardSnapshot { index, bytes };
+    }
+
     /// Bytes of the snapshots that belong to the journal.
     fn snapshot_bytes(&self) -> u64 {
         self.snapshots.iter().map(|snapshot| snapshot.bytes).sum()
@@ -348,6 +368,12 @@ fn begin_rewrite(node: &mut Node) -> Result<&'static str, &'static str> {
     drop(status);
     node.tell(0, SaveMessage::BeginRewrite);
     Ok("Background append only file rewriting started")
+}
+
+/// Begins a rewrite if none is under way: a follower needs snapshots.
+pub(super) fn ask_for_rewrite(node: &mut Node) {
+    // One that is under way, or cannot begin, is asked for again.
+    let _ = begin_rewrite(node);
 }
 
 /// SHUTDOWN that saves first: the reply comes only if that fails, and it is not forced.
@@ -665,7 +691,7 @@ impl Node {
     }
 
     /// The folder of the journal and its snapshots.
-    fn journal_directory(&self) -> PathBuf {
+    pub(super) fn journal_directory(&self) -> PathBuf {
         self.config.directory.join(&self.config.append_directory_name)
     }
 }

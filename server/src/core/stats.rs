@@ -8,7 +8,7 @@ mod errors;
 pub use commands::{CommandCounts, CommandReport, ExecutionTimes, command_reports};
 pub use errors::ErrorCounts;
 
-use duva_engine::{Shards, command::Command};
+use duva_engine::{OnceTotals, Shards, command::Command};
 
 /// One core's counters since its start, or since CONFIG RESETSTAT.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +70,8 @@ pub struct KeyspaceTotals {
     pub hits: u64,
     /// Reads that found none.
     pub misses: u64,
+    /// Requests of ONCE; what is recorded of them is as it is now.
+    pub once: OnceTotals,
 }
 
 impl KeyspaceTotals {
@@ -81,6 +83,11 @@ impl KeyspaceTotals {
             totals.expired += shard.expired_total();
             totals.hits += hits;
             totals.misses += reads - hits;
+            let OnceTotals { cached, unique, duplicates, evicted } = shard.once_totals();
+            totals.once.cached += cached;
+            totals.once.unique += unique;
+            totals.once.duplicates += duplicates;
+            totals.once.evicted += evicted;
         }
         totals
     }
@@ -91,6 +98,12 @@ impl KeyspaceTotals {
             expired: self.expired - before.expired,
             hits: self.hits - before.hits,
             misses: self.misses - before.misses,
+            once: OnceTotals {
+                cached: self.once.cached,
+                unique: self.once.unique.saturating_sub(before.once.unique),
+                duplicates: self.once.duplicates.saturating_sub(before.once.duplicates),
+                evicted: self.once.evicted.saturating_sub(before.once.evicted),
+            },
         }
     }
 }

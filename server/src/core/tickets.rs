@@ -13,6 +13,12 @@ pub(super) enum Ticket {
     Save(u32),
     /// The removal of a segment that nothing needs.
     Retired,
+    /// The replacement of the meta group's file.
+    MetaFile,
+    /// A piece of a file that a follower needs; the number is the groups' own.
+    GroupRead(u32),
+    /// A step of a snapshot that comes from a leader, for this shard.
+    Install(u32),
 }
 
 impl Ticket {
@@ -24,6 +30,9 @@ impl Ticket {
             Self::JournalSync => (2, 0),
             Self::Save(number) => (3, number),
             Self::Retired => (4, 0),
+            Self::MetaFile => (5, 0),
+            Self::GroupRead(number) => (6, number),
+            Self::Install(shard) => (7, shard),
         };
         kind << 32 | u64::from(detail)
     }
@@ -40,6 +49,9 @@ impl Ticket {
             2 => Self::JournalSync,
             3 => Self::Save(detail),
             4 => Self::Retired,
+            5 => Self::MetaFile,
+            6 => Self::GroupRead(detail),
+            7 => Self::Install(detail),
             kind => panic!("a completion of unknown kind {kind}"),
         }
     }

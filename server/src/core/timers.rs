@@ -29,6 +29,8 @@ pub(super) enum Timer {
     Cron,
     /// It is looked at whether something is to be saved.
     SaveCron,
+    /// Connections may be told of a change of leaders or nodes again.
+    Topology,
     /// A link is dialled again.
     PeerDial,
     /// An accepted connection should have said by now which node it is.
@@ -66,6 +68,9 @@ impl Timers {
 impl<I: Io> Core<I> {
     /// Expires what is due at `visible_ms`; the log learns of it, so that no restart brings it back.
     fn tick(&mut self, visible_ms: u64) {
+        if self.node.groups.is_some() {
+            return self.node.propose_ticks();
+        }
         let Node { executor, log, .. } = &mut self.node;
         let shard_bits = executor.shards.slot_shift();
         executor.tick(visible_ms, EXPIRE_BUDGET, |slot| {
@@ -78,6 +83,9 @@ impl<I: Io> Core<I> {
     /// Lets the log learn by what time reads have called keys missing that are due and not removed yet: no restart makes that
     /// untrue.
     pub(super) fn tick_what_was_read(&mut self) {
+        if self.node.groups.is_some() {
+            return;
+        }
         let visible_ms = self.node.visible_ms();
         let Node { executor, log: Some(log), .. } = &mut self.node else { return };
         if executor.due_ms > visible_ms || !log.has_tick_room() {
@@ -123,6 +131,10 @@ impl<I: Io> Core<I> {
                 }
                 Timer::PauseEnd => self.resume_paused(),
                 Timer::Cron => self.cron(),
+                Timer::Topology => {
+                    self.has_topology_timer = false;
+                    self.push_topology();
+                }
                 Timer::PeerDial => self.node.peers.attend(),
                 Timer::PeerHello { index, generation } => self.end_greeting(Token { index, generation }),
                 Timer::SaveCron => {

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// What holds for the entries of gathers.
-const SETTINGS: Settings = Settings { bulk_len_bytes_max: u64::MAX };
+const SETTINGS: Settings = Settings { bulk_len_bytes_max: u64::MAX, once_ttl_ms: 0 };
 
 /// Writes that belong together and are in the log, and how far they are applied. Their keys are locked, so that nobody sees
 /// half of them; and until all are applied no snapshot for the journal begins.
@@ -79,6 +79,7 @@ pub(super) fn keys_of_shards(writes: &[OwnedRequest], shards: &Shards) -> Vec<Ke
 impl Node {
     /// Does the writes of a gather whose coordinator is `core`, and which holds its locks.
     pub(super) fn take_writes(&mut self, core: usize, gather: GatherKey, work: Work) {
+        assert!(self.groups.is_none(), "in a cluster writes go through their shards' groups");
         let origin = Origin::Gather { core, gather, release: false };
         let transaction = gather.transaction;
         let Self { log: Some(log), .. } = self else { panic!("only journals need transactions") };

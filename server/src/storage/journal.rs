@@ -1,7 +1,7 @@
 //! A directory with a journal: its manifest, what its journals and snapshots hold, and the next epoch.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fmt::Display,
     io,
     path::{Path, PathBuf},
@@ -11,15 +11,15 @@ use std::{
 
 use duva_engine::rdb::RdbOptions;
 use duva_persist::{
-    format::{BLOCK_BYTES_MAX, ShardState},
+    format::{BLOCK_BYTES_MAX, Kind, ShardState},
     journal::{Journal, JournalOptions, Write},
     manifest::Manifest,
     names,
-    recovery::{self, Directory, Scan, ScanOptions, Unfinished},
+    recovery::{self, Directory, EntryKind, Scan, ScanOptions, Unfinished},
 };
 
 use super::{
-    CoreLoad, EarlierSegment, EarlierSegments, SnapshotHeader, exists,
+    Birth, CoreLoad, EarlierSegment, EarlierSegments, LogEntry, ShardLog, SnapshotHeader, exists,
     folder::{Folder, TEMPORARY_SUFFIX},
     import, key_count, length_bytes, owners,
     progress::Progress,
@@ -75,12 +75,12 @@ struct Options {
 
 impl JournalStore {
     /// Opens the directory that `config` names; a new one begins with what is in `dump`, if that is there.
-    pub(super) fn open(config: &Config, dump: &Path) -> Result<Self, String> {
+    pub(super) fn open(config: &Config, dump: &Path, birth: Option<&Birth>) -> Result<Self, String> {
         let folder = Folder::open(&config.directory.join(&config.append_directory_name))?;
         let names = remove_temporaries(&folder)?;
         let (before, is_new) = match folder.read_small(names::MANIFEST)? {
             Some(bytes) => (decode(&folder, &bytes)?, false),
-            None => (new_manifest(config.shards)?, true),
+            None => (new_manifest(config.shards, birth)?, true),
         };
         let mut import = None;
         if is_new {
@@ -103,6 +103,18 @@ impl JournalStore {
             Self { folder, manifest, scan, beginnings: Mutex::new(Vec::new()), import, earlier, options };
         store.check_segment_size()?;
         Ok(store)
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn read_small(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
+        self.folder.read_small(name)
+    }
+
+    pub(super) fn write_small(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
+        self.folder.replace(name, bytes)
     }
 
     pub(super) fn manifest(&self) -> &Manifest {
@@ -161,16 +173,25 @@ impl JournalStore {
         executor: &mut Executor,
         now_ms: u64,
         progress: &Progress,
+        is_cluster: bool,
     ) -> Result<(CoreLoad, u64), String> {
         let mut states = self.scan.states();
         let mut expired = 0;
         let mut unfinished = Vec::new();
+        let mut logs = Vec::new();
         if let Some(path) = &self.import {
             expired = import::load(path, executor, now_ms, progress)?;
             self.save_imported(&mut states, executor)?;
+            if is_cluster {
+                logs = self.read_logs(core, owners, &states, BTreeMap::new(), progress)?;
+            }
         } else {
-            self.load_snapshots(&mut states, executor, progress)?;
-            unfinished = self.replay(core, owners, executor, progress)?;
+            let memberships = self.load_snapshots(&mut states, executor, progress)?;
+            if is_cluster {
+                logs = self.read_logs(core, owners, &states, memberships, progress)?;
+            } else {
+                unfinished = self.replay(core, owners, executor, progress)?;
+            }
         }
         for shard in executor.shards.iter() {
             let state = &mut states[executor.shards.number_of(shard.slots().start)];
@@ -178,8 +199,12 @@ impl JournalStore {
         }
         // By shard: none of another core's was applied here.
         let is_own = |shard: u16| usize::from(owners[usize::from(shard)]) == core;
-        let last_index =
-            |state: &ShardState| if is_own(state.shard.get()) { state.last_index.get() } else { 0 };
+        // In a cluster nothing behind the snapshots is applied yet.
+        let last_index = |state: &ShardState| match is_own(state.shard.get()) {
+            true if is_cluster => state.snapshot_index.get(),
+            true => state.last_index.get(),
+            false => 0,
+        };
         let applied = states.iter().map(last_index).collect();
         states.retain(|state| is_own(state.shard.get()));
         let log = LogOptions {
@@ -190,7 +215,7 @@ impl JournalStore {
             applied,
             earlier_bytes: self.earlier_bytes(core),
         };
-        Ok((CoreLoad { log: Some(log), unfinished }, expired))
+        Ok((CoreLoad { log: Some(log), unfinished, logs }, expired))
     }
 
     /// The journal that a core goes on with, which counts as begun: [`Self::commit`] makes it so.
@@ -215,6 +240,7 @@ impl JournalStore {
                 term: 0,
                 time_ms: shard.time_ms(),
                 node: self.manifest.node,
+                membership: Vec::new(),
             };
             snapshot::write(&self.folder, &header, shard, self.options.rdb, self.options.has_checksum)?;
             let state = &mut states[usize::from(header.shard)];
@@ -224,28 +250,92 @@ impl JournalStore {
         Ok(())
     }
 
-    /// Loads the snapshots of the executor's shards, and lets the states know what only the files do.
+    /// Loads the snapshots of the executor's shards, and lets the states know what only the files do. Returns who replicated
+    /// each shard, where a file says that.
     fn load_snapshots(
         &self,
         states: &mut [ShardState],
         executor: &mut Executor,
         progress: &Progress,
-    ) -> Result<(), String> {
+    ) -> Result<BTreeMap<u16, Vec<u8>>, String> {
         let hasher = executor.hasher.clone();
         let shift = executor.shards.slot_shift();
+        let mut memberships = BTreeMap::new();
         for shard in executor.shards.iter_mut() {
             let number = shard.slots().start >> shift;
             let Some(found) = &self.scan.snapshots()[usize::from(number)] else { continue };
             let path = self.folder.path_of(&found.name);
             let expected = (number, found.index);
-            let header = snapshot::load(&path, expected, &self.manifest.node, shard, &hasher, progress)?;
+            let node = Some(&self.manifest.node);
+            let header = snapshot::load(&path, expected, node, shard, &hasher, progress)?;
             let state = &mut states[usize::from(number)];
+            state.snapshot_index = header.index.into();
             state.snapshot_term = header.term.into();
             if state.last_index.get() == header.index {
                 state.last_term = header.term.into();
             }
+            memberships.insert(number, header.membership);
         }
-        Ok(())
+        Ok(memberships)
+    }
+
+    /// Reads the logs of a core's shards behind their snapshots.
+    fn read_logs(
+        &self,
+        core: usize,
+        owners: &[u16],
+        states: &[ShardState],
+        mut memberships: BTreeMap<u16, Vec<u8>>,
+        progress: &Progress,
+    ) -> Result<Vec<ShardLog>, String> {
+        let own = states.iter().filter(|state| usize::from(owners[usize::from(state.shard.get())]) == core);
+        let mut logs: BTreeMap<u16, ShardLog> = own
+            .map(|state| {
+                let shard = state.shard.get();
+                let log = ShardLog {
+                    shard,
+                    term: state.term.get(),
+                    vote: state.vote.get(),
+                    snapshot_index: state.snapshot_index.get(),
+                    snapshot_term: state.snapshot_term.get(),
+                    membership: memberships.remove(&shard).unwrap_or_default(),
+                    entries: Vec::new(),
+                };
+                (shard, log)
+            })
+            .collect();
+        let above: BTreeMap<u16, u64> =
+            logs.iter().map(|(&shard, log)| (shard, log.snapshot_index)).collect();
+        let directory = Watched { folder: &self.folder, scan: Some(&self.scan), progress };
+        let replayed = self.scan.replay_log(
+            &directory,
+            |shard| above.get(&shard).copied(),
+            |entry| {
+                let log = logs.get_mut(&entry.shard).ok_or("a shard is another core's")?;
+                let kind = match entry.kind {
+                    EntryKind::Entry => Kind::Entry,
+                    EntryKind::Tick => Kind::Tick,
+                    EntryKind::Membership => Kind::Membership,
+                };
+                log.entries.push(LogEntry {
+                    index: entry.index,
+                    term: entry.term,
+                    timestamp_ms: entry.timestamp_ms,
+                    seed: entry.seed,
+                    kind,
+                    payload: entry.payload.into(),
+                });
+                Ok::<(), &'static str>(())
+            },
+        );
+        let replayed = replayed.map_err(|error| self.refused(&error))?;
+        if !replayed.unfinished.is_empty() {
+            return Err(format!(
+                "{} was left in the middle of a transaction: start the server once without cluster",
+                self.folder.path().display()
+            ));
+        }
+        Ok(logs.into_values().collect())
     }
 
     /// Applies what the journals hold behind the snapshots of the executor's shards.
@@ -399,6 +489,12 @@ impl Directory for Watched<'_> {
     fn read_head(&self, name: &str, bytes: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
         self.folder.read_head(name, bytes, buffer)
     }
+
+    fn snapshot_term(&self, name: &str) -> io::Result<Option<u64>> {
+        let mut head = Vec::new();
+        self.folder.read_head(name, snapshot::FIELDS_BYTES_MAX, &mut head)?;
+        Ok(snapshot::snapshot_term(&head))
+    }
 }
 
 /// Removes what a killed server had not finished; returns the names of the rest.
@@ -437,12 +533,17 @@ fn decode(folder: &Folder, bytes: &[u8]) -> Result<Manifest, String> {
 }
 
 /// The manifest of a directory that has never been used.
-fn new_manifest(shards: u16) -> Result<Manifest, String> {
+fn new_manifest(shards: u16, birth: Option<&Birth>) -> Result<Manifest, String> {
+    let birth = match birth {
+        Some(birth) => *birth,
+        None => Birth { cluster: random_id()?, node: random_id()?, shards, hash_seed: random()? },
+    };
+    let Birth { cluster, node, shards, hash_seed } = birth;
     Ok(Manifest {
-        cluster: random_id()?,
-        node: random_id()?,
+        cluster,
+        node,
         kernel_boot: kernel_boot(),
-        hash_seed: random()?,
+        hash_seed,
         hash_algorithm: HASH_ALGORITHM,
         shards,
         epoch: 0,
@@ -453,7 +554,7 @@ fn new_manifest(shards: u16) -> Result<Manifest, String> {
     })
 }
 
-fn random_id() -> Result<[u8; 16], String> {
+pub(super) fn random_id() -> Result<[u8; 16], String> {
     let value = u128::from(random()?) << 64 | u128::from(random()?);
     Ok(value.to_be_bytes())
 }

@@ -30,7 +30,11 @@ use std::{
 };
 
 use duva_engine::{DATABASE_COUNT, Shard};
-use duva_persist::{format::ShardState, names, recovery::Unfinished};
+use duva_persist::{
+    format::{Kind, ShardState},
+    names,
+    recovery::Unfinished,
+};
 
 use crate::{
     config::Config,
@@ -41,7 +45,10 @@ use progress::Progress;
 
 pub use earlier::{EarlierSegment, EarlierSegments};
 pub use replay::finish;
-pub use snapshot::{SNAPSHOT_FORMAT, SnapshotFields, SnapshotHeader, snapshot_header};
+pub use snapshot::{
+    FIELDS_BYTES_MAX, SNAPSHOT_FORMAT, SnapshotFields, SnapshotHeader, SnapshotLoader, snapshot_header,
+    snapshot_term, write_once,
+};
 
 /// What is on disk, and how it is loaded.
 pub struct Store {
@@ -53,6 +60,21 @@ pub struct Store {
     progress: Progress,
     keys_loaded: AtomicU64,
     keys_expired: AtomicU64,
+    /// Whether the directory belongs to a cluster: what is behind the snapshots is its replicas' to apply.
+    is_cluster: bool,
+}
+
+/// What a directory is given at birth instead of choosing it: it belongs to a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Birth {
+    /// The cluster's id.
+    pub cluster: [u8; 16],
+    /// The node's id.
+    pub node: [u8; 16],
+    /// How many shards there are.
+    pub shards: u16,
+    /// The seed of the keyspace's hash.
+    pub hash_seed: u64,
 }
 
 /// Where the data comes from.
@@ -72,6 +94,44 @@ pub struct CoreLoad {
     /// Parts of transactions that were prepared on its shards and never finished. Those to commit are to be applied, and
     /// all of them to be journalled as finished.
     pub unfinished: Vec<Unfinished>,
+    /// In a cluster: what is behind the snapshots of its shards, and was not applied.
+    pub logs: Vec<ShardLog>,
+}
+
+/// What the disk holds of a shard's Raft log.
+#[derive(Debug)]
+pub struct ShardLog {
+    /// The shard.
+    pub shard: u16,
+    /// The last term.
+    pub term: u64,
+    /// Who got this replica's vote in it; 0: nobody.
+    pub vote: u64,
+    /// The last entry that the snapshot covers, which is applied; 0: there is no snapshot.
+    pub snapshot_index: u64,
+    /// Its term.
+    pub snapshot_term: u64,
+    /// Who replicated the shard at the snapshot, as Raft encodes it; empty: as at birth.
+    pub membership: Vec<u8>,
+    /// The entries behind the snapshot, without gaps.
+    pub entries: Vec<LogEntry>,
+}
+
+/// An entry of a shard's Raft log.
+#[derive(Debug)]
+pub struct LogEntry {
+    /// Its index.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// Its timestamp, in milliseconds since the Unix epoch.
+    pub timestamp_ms: u64,
+    /// Its randomness.
+    pub seed: u64,
+    /// What it is: an entry, a tick, or a membership.
+    pub kind: Kind,
+    /// Its payload.
+    pub payload: Arc<[u8]>,
 }
 
 impl Store {
@@ -79,7 +139,7 @@ impl Store {
     ///
     /// # Errors
     /// A sentence that names the path, and says what to do.
-    pub fn open(config: &Config) -> Result<Self, String> {
+    pub fn open(config: &Config, birth: Option<&Birth>) -> Result<Self, String> {
         let dump = config.directory.join(&config.snapshot_file_name);
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let mut store = Self {
@@ -90,9 +150,10 @@ impl Store {
             progress: Progress::new("loading"),
             keys_loaded: AtomicU64::new(0),
             keys_expired: AtomicU64::new(0),
+            is_cluster: false,
         };
         if config.append_only {
-            let journal = JournalStore::open(config, &dump)?;
+            let journal = JournalStore::open(config, &dump, birth)?;
             store.shards = journal.manifest().shards;
             store.hash_seed = journal.manifest().hash_seed;
             store.source = Source::Journal(Box::new(journal));
@@ -104,6 +165,70 @@ impl Store {
         }
         store.expect_bytes(usize::from(config.cores))?;
         Ok(store)
+    }
+
+    /// Whether there is a directory with a journal already.
+    ///
+    /// # Errors
+    /// A sentence that names the path.
+    pub fn exists(config: &Config) -> Result<bool, String> {
+        exists(&config.directory.join(&config.append_directory_name).join(names::MANIFEST))
+    }
+
+    /// An id for a node that is to be born.
+    ///
+    /// # Errors
+    /// A sentence, if there is no randomness.
+    pub fn new_node_id() -> Result<[u8; 16], String> {
+        journal::random_id()
+    }
+
+    /// The directory belongs to a cluster.
+    pub fn set_cluster(&mut self) {
+        self.is_cluster = true;
+    }
+
+    fn journal(&self) -> Option<&JournalStore> {
+        match &self.source {
+            Source::Journal(journal) => Some(journal),
+            Source::Nothing | Source::Dump(_) => None,
+        }
+    }
+
+    /// The folder of the journal; `None`: there is none.
+    pub fn directory(&self) -> Option<&Path> {
+        self.journal().map(JournalStore::directory)
+    }
+
+    /// The node's id.
+    pub fn node_id(&self) -> Option<[u8; 16]> {
+        self.journal().map(|journal| journal.manifest().node)
+    }
+
+    /// The cluster's id.
+    pub fn cluster_id(&self) -> Option<[u8; 16]> {
+        self.journal().map(|journal| journal.manifest().cluster)
+    }
+
+    /// Whether the directory may have lost what it had acknowledged.
+    pub fn must_not_vote(&self) -> bool {
+        self.journal().is_some_and(|journal| journal.manifest().must_not_vote)
+    }
+
+    /// A small file of the journal's folder; `None`: it is not there.
+    ///
+    /// # Errors
+    /// A sentence that names the file.
+    pub fn read_small(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
+        self.journal().map_or(Ok(None), |journal| journal.read_small(name))
+    }
+
+    /// Replaces a small file of the journal's folder, durably.
+    ///
+    /// # Errors
+    /// A sentence that names the file.
+    pub fn write_small(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
+        self.journal().map_or(Ok(()), |journal| journal.write_small(name, bytes))
     }
 
     /// How many shards there are: fixed once there is a directory.
@@ -150,13 +275,13 @@ impl Store {
         executor: &mut Executor,
     ) -> Result<CoreLoad, String> {
         let (load, expired) = match &self.source {
-            Source::Nothing => return Ok(CoreLoad { log: None, unfinished: Vec::new() }),
+            Source::Nothing => return Ok(CoreLoad { log: None, unfinished: Vec::new(), logs: Vec::new() }),
             Source::Dump(path) => {
                 let expired = import::load(path, executor, self.now_ms, &self.progress)?;
-                (CoreLoad { log: None, unfinished: Vec::new() }, expired)
+                (CoreLoad { log: None, unfinished: Vec::new(), logs: Vec::new() }, expired)
             }
             Source::Journal(journal) => {
-                journal.load_core(core, owners, executor, self.now_ms, &self.progress)?
+                journal.load_core(core, owners, executor, self.now_ms, &self.progress, self.is_cluster)?
             }
         };
         let shards = &executor.shards;

@@ -6,7 +6,7 @@
 //! - An entry changes its own shard and no other, whatever its bytes say.
 
 use duva_engine::{
-    Hasher, KeyHash, SLOT_COUNT, Settings, Shards,
+    Hasher, KeyHash, Settings, Shards,
     command::{Flags, Handler, Run},
 };
 use duva_persist::recovery::{Entry, EntryKind, Unfinished};
@@ -243,26 +243,10 @@ impl<'a> Ready<'a> {
             How::Keys(handler) => {
                 executor.apply(handler, &mut self.request, proposal, output);
             }
-            How::Shard(handler) => self.apply_alone(executor, handler, number, output),
+            How::Shard(handler) => {
+                executor.apply_to_shard(number, handler, &mut self.request, proposal, output);
+            }
         }
-    }
-
-    #[cold]
-    fn apply_alone(
-        &mut self,
-        executor: &mut Executor,
-        handler: Handler,
-        number: usize,
-        output: &mut Vec<u8>,
-    ) {
-        let shard = executor.shards.release(number).expect("the shard is on this core");
-        let mut alone = Shards::new(usize::from(SLOT_COUNT) >> executor.shards.slot_shift());
-        alone.adopt(number, shard);
-        std::mem::swap(&mut executor.shards, &mut alone);
-        executor.apply(handler, &mut self.request, self.head.proposal, output);
-        std::mem::swap(&mut executor.shards, &mut alone);
-        let shard = alone.release(number).expect("it was taken out above");
-        executor.shards.adopt(number, shard);
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! | field | value |
 //! | --- | --- |
-//! | `duva-format` | [`SNAPSHOT_FORMAT`], decimal, as are all but the last |
+//! | `duva-format` | [`SNAPSHOT_FORMAT`], decimal, as are all but the last three |
 //! | `duva-shard` | the shard |
 //! | `duva-index` | the index of the last entry that the snapshot covers |
 //! | `duva-term` | the term of that entry |
 //! | `duva-time-ms` | shard time, in milliseconds since the Unix epoch: nothing in the file was due then |
-//! | `duva-node` | the node's id, 32 hexadecimal digits |
+//! | `duva-node` | the id of the node that took it, 32 hexadecimal digits |
+//! | `duva-membership` | who replicated the shard at that entry, hexadecimal; only in a cluster |
+//! | `duva-once` | recorded replies of ONCE, some whole records as the engine has them; behind the others, as often as needed |
 //!
 //! Redis reads such a file as well: it passes over fields that it does not know.
 
@@ -15,11 +17,12 @@ use std::{
     fmt::Write as _,
     fs::File,
     io::{Read, Write as _},
+    ops::Range,
     path::Path,
 };
 
 use duva_engine::{
-    Hasher, Saved, Shard,
+    Hasher, OnceSnapshot, Saved, Shard,
     rdb::{self, Checksum, Item, RdbOptions, ReadError, Reader, Visitor},
 };
 use duva_persist::names;
@@ -36,7 +39,7 @@ pub const SNAPSHOT_FORMAT: u64 = 1;
 const STEP_ENTRIES: usize = 1024;
 
 /// What a snapshot is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotHeader {
     /// The shard.
     pub shard: u16,
@@ -48,6 +51,8 @@ pub struct SnapshotHeader {
     pub time_ms: u64,
     /// The node that took it.
     pub node: [u8; 16],
+    /// Who replicated the shard at that entry, as Raft encodes it; empty where the server stood alone.
+    pub membership: Vec<u8>,
 }
 
 /// Begins a snapshot file.
@@ -55,23 +60,36 @@ pub fn snapshot_header(out: &mut Vec<u8>, header: &SnapshotHeader) {
     let decimal = |value: u64| value.to_string().into_bytes();
     let (shard, index) = (decimal(header.shard.into()), decimal(header.index));
     let (term, time_ms, format) = (decimal(header.term), decimal(header.time_ms), decimal(SNAPSHOT_FORMAT));
-    rdb::write_header(
-        out,
-        &[
-            ("redis-bits", b"64"),
-            ("duva-format", &format),
-            ("duva-shard", &shard),
-            ("duva-index", &index),
-            ("duva-term", &term),
-            ("duva-time-ms", &time_ms),
-            ("duva-node", hexadecimal(&header.node).as_bytes()),
-        ],
-    );
+    let (node, membership) = (hexadecimal(&header.node), hexadecimal(&header.membership));
+    let fields: [(&str, &[u8]); 8] = [
+        ("redis-bits", b"64"),
+        ("duva-format", &format),
+        ("duva-shard", &shard),
+        ("duva-index", &index),
+        ("duva-term", &term),
+        ("duva-time-ms", &time_ms),
+        ("duva-node", node.as_bytes()),
+        ("duva-membership", membership.as_bytes()),
+    ];
+    let count = if header.membership.is_empty() { fields.len() - 1 } else { fields.len() };
+    rdb::write_header(out, &fields[..count]);
 }
 
-/// An id as it is shown.
-fn hexadecimal(id: &[u8; 16]) -> String {
-    id.iter().fold(String::new(), |mut text, byte| {
+/// The field of recorded replies.
+const ONCE_FIELD: &str = "duva-once";
+
+/// Writes the next recorded replies of a snapshot, behind its header and before its entries; returns their bytes, or
+/// `None` if there are no more.
+pub fn write_once(out: &mut Vec<u8>, records: &mut OnceSnapshot) -> Option<usize> {
+    records.next(|bytes| {
+        rdb::write_aux(out, ONCE_FIELD, bytes);
+        bytes.len()
+    })
+}
+
+/// Bytes as they are shown.
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes everything");
         text
     })
@@ -114,15 +132,80 @@ pub(super) fn read_rdb<V: Visitor<Error = String>>(
 pub(super) fn load(
     path: &Path,
     expected: (u16, u64),
-    node: &[u8; 16],
+    node: Option<&[u8; 16]>,
     shard: &mut Shard,
     hasher: &Hasher,
     progress: &Progress,
 ) -> Result<SnapshotHeader, String> {
-    let mut loader =
-        Loader { shard, hasher, expected, node, fields: SnapshotFields::default(), header: None };
-    read_rdb(path, &mut loader, progress)?;
-    loader.header().map_err(|error| format!("{} cannot be loaded: {error}", path.display()))
+    let mut fields = Fields { expected: Expected::Exactly(expected), node, ..Fields::default() };
+    read_rdb(path, &mut Loader { shard, hasher, fields: &mut fields }, progress)?;
+    let header = fields.header().map_err(|error| format!("{} cannot be loaded: {error}", path.display()))?;
+    Ok(header.clone())
+}
+
+/// The term in the fields of a snapshot file, of which these are the first [`FIELDS_BYTES_MAX`] bytes; `None`: it is not there.
+pub fn snapshot_term(head: &[u8]) -> Option<u64> {
+    struct Aux(SnapshotFields);
+    impl Visitor for Aux {
+        type Error = ();
+
+        fn aux(&mut self, name: &[u8], value: &[u8]) -> Result<(), ()> {
+            self.0.note(name, value);
+            Ok(())
+        }
+
+        fn entry(&mut self, _: Item<'_>) -> Result<(), ()> {
+            // All fields come before the first entry.
+            Err(())
+        }
+    }
+    let mut aux = Aux(SnapshotFields::default());
+    let _ = Reader::new().feed(head, &mut aux);
+    aux.0.term
+}
+
+/// Bytes at a snapshot file's beginning that hold all its fields.
+pub const FIELDS_BYTES_MAX: usize = 16 << 10;
+
+/// Loads a snapshot as its bytes come, into a shard of its own.
+pub struct SnapshotLoader {
+    shard: Box<Shard>,
+    hasher: Hasher,
+    fields: Fields<'static>,
+    reader: Reader,
+}
+
+impl SnapshotLoader {
+    /// A loader of a snapshot of the shard with this number and slots.
+    pub fn new(number: u16, slots: Range<u16>, hasher: Hasher) -> Self {
+        let fields = Fields { expected: Expected::Shard(number), ..Fields::default() };
+        let shard = Box::new(Shard::new(slots, hasher.clone()));
+        Self { shard, hasher, fields, reader: Reader::new() }
+    }
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// What is wrong with them; the loader is of no use any more.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let Self { shard, hasher, fields, reader } = self;
+        reader.feed(bytes, &mut Loader { shard, hasher, fields }).map_err(|error| match error {
+            ReadError::Rdb(error) => error.to_string(),
+            ReadError::Visitor(error) => error,
+        })
+    }
+
+    /// The shard, once all bytes have come.
+    ///
+    /// # Errors
+    /// Bytes are missing, or fields.
+    pub fn finish(mut self) -> Result<(SnapshotHeader, Box<Shard>), String> {
+        self.reader.finish().map_err(|error| error.to_string())?;
+        let time_ms = self.fields.header()?.time_ms;
+        // A snapshot without entries says what time it is all the same.
+        self.shard.advance(time_ms);
+        Ok((self.fields.header()?.clone(), self.shard))
+    }
 }
 
 /// The fields of a snapshot file, as far as they were read.
@@ -134,6 +217,7 @@ pub struct SnapshotFields {
     term: Option<u64>,
     time_ms: Option<u64>,
     node: Option<[u8; 16]>,
+    membership: Vec<u8>,
 }
 
 impl SnapshotFields {
@@ -147,6 +231,7 @@ impl SnapshotFields {
             b"duva-term" => self.term = number(),
             b"duva-time-ms" => self.time_ms = number(),
             b"duva-node" => self.node = id(value),
+            b"duva-membership" => self.membership = bytes_of(value).unwrap_or_default(),
             _ => {}
         }
     }
@@ -176,10 +261,11 @@ impl SnapshotFields {
                 "it is the snapshot of shard {own_shard} at index {own_index}, not the one in its name: it was renamed"
             ));
         }
-        if expected_node.is_some_and(|expected| *expected != node) {
+        // In a cluster it may have come from another node.
+        if self.membership.is_empty() && expected_node.is_some_and(|expected| *expected != node) {
             return Err("it belongs to another node than the manifest says".to_owned());
         }
-        Ok(SnapshotHeader { shard, index, term, time_ms, node })
+        Ok(SnapshotHeader { shard, index, term, time_ms, node, membership: self.membership.clone() })
     }
 }
 
@@ -190,49 +276,83 @@ fn id(text: &[u8]) -> Option<[u8; 16]> {
     Some(number.to_be_bytes())
 }
 
-struct Loader<'a> {
-    shard: &'a mut Shard,
-    hasher: &'a Hasher,
-    /// Shard and index in the file's name.
-    expected: (u16, u64),
-    node: &'a [u8; 16],
-    fields: SnapshotFields,
+/// Bytes from their [`hexadecimal`] form.
+fn bytes_of(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let pairs = text.chunks(2);
+    pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
+}
+
+/// What a file is expected to be a snapshot of.
+enum Expected {
+    /// The shard and index in its name.
+    Exactly((u16, u64)),
+    /// This shard.
+    Shard(u16),
+}
+
+impl Default for Expected {
+    fn default() -> Self {
+        Self::Shard(0)
+    }
+}
+
+/// The fields of a file that is being loaded.
+#[derive(Default)]
+struct Fields<'a> {
+    expected: Expected,
+    /// Whose it must be, if that matters.
+    node: Option<&'a [u8; 16]>,
+    read: SnapshotFields,
     /// Known, and checked, from the first entry on.
     header: Option<SnapshotHeader>,
 }
 
-impl Loader<'_> {
+impl Fields<'_> {
     /// What the fields say, once all of them were read.
-    fn header(&mut self) -> Result<SnapshotHeader, String> {
-        if let Some(header) = self.header {
-            return Ok(header);
+    fn header(&mut self) -> Result<&SnapshotHeader, String> {
+        if self.header.is_none() {
+            let expected = match self.expected {
+                Expected::Exactly(expected) => expected,
+                Expected::Shard(shard) => (shard, self.read.index.unwrap_or(0)),
+            };
+            self.header = Some(self.read.header(expected, self.node)?);
         }
-        let header = self.fields.header(self.expected, Some(self.node))?;
-        self.shard.advance(header.time_ms);
-        self.header = Some(header);
-        Ok(header)
+        Ok(self.header.as_ref().expect("it was set above"))
     }
 }
 
-impl Visitor for Loader<'_> {
+struct Loader<'a, 'f> {
+    shard: &'a mut Shard,
+    hasher: &'a Hasher,
+    fields: &'a mut Fields<'f>,
+}
+
+impl Visitor for Loader<'_, '_> {
     type Error = String;
 
     fn aux(&mut self, name: &[u8], value: &[u8]) -> Result<(), String> {
-        self.fields.note(name, value);
+        if name == ONCE_FIELD.as_bytes() {
+            return self.shard.restore_once(value).map_err(|error| error.to_string());
+        }
+        self.fields.read.note(name, value);
         Ok(())
     }
 
     #[inline]
     fn entry(&mut self, item: Item<'_>) -> Result<(), String> {
-        let header = match &self.header {
-            Some(header) => *header,
-            None => self.header()?,
+        let time_ms = match &self.fields.header {
+            Some(header) => header.time_ms,
+            None => {
+                let time_ms = self.fields.header()?.time_ms;
+                self.shard.advance(time_ms)
+            }
         };
         let key = self.hasher.key(item.key);
         if !self.shard.slots().contains(&key.slot) {
             return Err(format!("the key '{}' belongs to another shard", item.key.escape_ascii()));
         }
-        item.store(self.shard, key, header.time_ms);
+        item.store(self.shard, key, time_ms);
         Ok(())
     }
 }
@@ -260,6 +380,10 @@ pub(super) fn write(
         written.map_err(|error| format!("{} cannot be written ({error}): make room", temporary.display()))
     };
     snapshot_header(&mut out, header);
+    let mut records = shard.once_snapshot();
+    while write_once(&mut out, &mut records).is_some() {
+        drain(&mut out)?;
+    }
     let mut database = None;
     shard.begin_snapshot(u64::MAX);
     let mut is_done = false;

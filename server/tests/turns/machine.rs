@@ -20,8 +20,9 @@ use duva_net::{
     mesh::mesh,
 };
 use duva_server::{
+    cluster::{meta::MetaState, view::ClusterView},
     config::{AppendFsync, Config},
-    core::{Core, admin::Shared},
+    core::{Core, admin::Shared, cluster_shared::ClusterShared},
     launch,
     storage::Store,
 };
@@ -129,6 +130,34 @@ impl Bench {
         Self::start(config, directory, START_MS)
     }
 
+    /// A server on so many cores that sees a cluster so, which nobody drives.
+    pub(crate) fn with_cluster(cores: u16, view: ClusterView) -> Self {
+        let directory = Rc::new(TemporaryDirectory::new());
+        let shards = view.state.shards;
+        let config = Config { cores, shards, directory: directory.path().to_owned(), ..Config::default() };
+        Self::start_in(config, directory, START_MS, Some(Arc::new(view)), None)
+    }
+
+    /// The same, where the view of node `number` is what is made of it.
+    #[allow(dead_code, reason = "some test programs have no cluster")]
+    pub(crate) fn with_shared_cluster(
+        cores: u16,
+        state: MetaState,
+        number: u32,
+    ) -> (Self, Arc<ClusterShared>) {
+        let directory = Rc::new(TemporaryDirectory::new());
+        let config = Config {
+            cores,
+            shards: state.shards,
+            directory: directory.path().to_owned(),
+            ..Config::default()
+        };
+        let cluster = Arc::new(ClusterShared::new(state, number, (0, BTreeMap::new())));
+        let this =
+            Self::start_in(config, directory, START_MS, Some(cluster.view()), Some(Arc::clone(&cluster)));
+        (this, cluster)
+    }
+
     /// The same, without a journal.
     pub(crate) fn in_memory(cores: u16) -> Self {
         let directory = Rc::new(TemporaryDirectory::new());
@@ -144,6 +173,16 @@ impl Bench {
     }
 
     fn start(config: Config, directory: Rc<TemporaryDirectory>, wall_ms: u64) -> Self {
+        Self::start_in(config, directory, wall_ms, None, None)
+    }
+
+    fn start_in(
+        config: Config,
+        directory: Rc<TemporaryDirectory>,
+        wall_ms: u64,
+        view: Option<Arc<ClusterView>>,
+        cluster: Option<Arc<ClusterShared>>,
+    ) -> Self {
         let wall_ahead_ms = wall_ms - UPTIME_NS / 1_000_000;
         let count = usize::from(config.cores);
         let kernel = || Kernel {
@@ -175,18 +214,20 @@ impl Bench {
             last_turns: None,
         }));
         let shared = Arc::new(Shared::new(config.clone(), None, 0, wall_ms, "0".repeat(40)));
-        let store = Store::open(&config).unwrap_or_else(|error| panic!("{error}"));
+        let store = Store::open(&config, None).unwrap_or_else(|error| panic!("{error}"));
         if let Some(earlier) = store.earlier() {
             shared.set_earlier_segments(Arc::clone(earlier));
         }
         let each = Arc::new(config.clone());
         let nodes = mesh(count, 4).into_iter().enumerate().map(|(core, endpoint)| {
-            launch::load(core, Arc::clone(&each), Arc::clone(&shared), endpoint, &store, core as u64)
+            launch::load(core, Arc::clone(&each), Arc::clone(&shared), endpoint, &store, None, core as u64)
                 .unwrap_or_else(|error| panic!("{error}"))
         });
         let nodes: Vec<_> = nodes.collect();
         store.commit().unwrap_or_else(|error| panic!("{error}"));
-        let cores = nodes.into_iter().enumerate().map(|(core, node)| {
+        let cores = nodes.into_iter().enumerate().map(|(core, mut node)| {
+            node.cluster_view.clone_from(&view);
+            node.cluster.clone_from(&cluster);
             let door = Door { core, machine: Rc::clone(&machine) };
             (Core::new(door, node, 1), None)
         });

@@ -8,6 +8,7 @@ use std::{
 
 use duva_persist::{manifest::Manifest, names, recovery};
 use duva_server::config::SHARD_COUNT_MAX;
+use duva_server::storage;
 
 use super::Failure;
 
@@ -157,6 +158,12 @@ impl recovery::Directory for Folder {
         buffer.clear();
         file.take(bytes as u64).read_to_end(buffer)?;
         Ok(())
+    }
+
+    fn snapshot_term(&self, name: &str) -> io::Result<Option<u64>> {
+        let mut head = Vec::new();
+        recovery::Directory::read_head(self, name, storage::FIELDS_BYTES_MAX, &mut head)?;
+        Ok(storage::snapshot_term(&head))
     }
 }
 

@@ -188,12 +188,12 @@ impl Start {
     /// Lets the real start load what is on the disk.
     fn load(self, world: &World, config: &Config, place: &Place) -> Result<(Store, Vec<Node>), String> {
         place.lay_out(world, &folder(config)).map_err(|error| error.to_string())?;
-        let store = Store::open(config)?;
+        let store = Store::open(config, None)?;
         self.shared.set_earlier_segments(Arc::clone(store.earlier().expect("there is a journal")));
         let each = Arc::new(config.clone());
         let endpoints = mesh(self.seeds.len(), self.mesh_capacity).into_iter().zip(&self.seeds).enumerate();
         let load = |(core, (endpoint, &seed))| {
-            launch::load(core, Arc::clone(&each), Arc::clone(&self.shared), endpoint, &store, seed)
+            launch::load(core, Arc::clone(&each), Arc::clone(&self.shared), endpoint, &store, None, seed)
         };
         let nodes = endpoints.map(load).collect::<Result<Vec<Node>, String>>()?;
         Ok((store, nodes))

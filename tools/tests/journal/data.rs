@@ -206,7 +206,10 @@ pub(crate) fn push_varint(bytes: &mut Vec<u8>, mut value: usize) {
 
 pub(crate) fn snapshot(shard: u16, index: u64, value: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    snapshot_header(&mut bytes, &SnapshotHeader { shard, index, term: 0, time_ms: NOW_MS, node: NODE });
+    snapshot_header(
+        &mut bytes,
+        &SnapshotHeader { shard, index, term: 0, time_ms: NOW_MS, node: NODE, membership: Vec::new() },
+    );
     rdb::write_select(&mut bytes, 0);
     let options = RdbOptions { compress: false };
     rdb::write_entry(&mut bytes, key(shard).as_bytes(), Value::String(value), None, options);

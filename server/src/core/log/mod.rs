@@ -23,6 +23,7 @@
 mod deferred;
 pub mod payload;
 mod pump;
+pub(super) mod replicated;
 mod retired;
 mod segments;
 mod stream;
@@ -213,6 +214,12 @@ pub struct Log {
     parts: Vec<(u16, u32)>,
     scratch: Vec<u8>,
     report: PersistenceReport,
+    /// What Raft's groups have written.
+    replicated: replicated::Replicated,
+    /// Whether entries of Raft are to be synced as soon as they are appended.
+    syncs_entries: bool,
+    /// Whether the journal is the log of Raft groups.
+    is_replicated: bool,
 }
 
 /// What a core's log begins with.
@@ -270,12 +277,21 @@ impl Log {
             parts: Vec::new(),
             scratch: Vec::new(),
             report: PersistenceReport::default(),
+            replicated: replicated::Replicated::default(),
+            syncs_entries: true,
+            is_replicated: false,
         }
     }
 
     /// Uses another policy from the next turn on.
+    ///
+    /// What Raft counts as durable depends on its own setting, and nothing else commits in a cluster.
     pub fn set_fsync(&mut self, fsync: AppendFsync) {
-        self.fsync = fsync;
+        self.fsync = match (self.is_replicated, self.syncs_entries) {
+            (true, true) => AppendFsync::Always,
+            (true, false) => AppendFsync::EverySecond,
+            (false, _) => fsync,
+        };
         self.is_direct = false;
     }
 
@@ -315,7 +331,7 @@ impl Log {
     fn kept_bytes(&self) -> usize {
         let streams = self.streams.iter().chain(self.parked_streams.values());
         let followers: usize = streams.map(|stream| stream.follower_bytes).sum();
-        self.journal.unwritten_bytes() + self.deferred_bytes + followers
+        self.journal.unwritten_bytes() + self.deferred_bytes + followers + self.replicated.held_bytes()
     }
 
     /// The clock by which reads and ticks see what is due: entries that wait may have earlier timestamps, and must find what
@@ -334,12 +350,12 @@ impl Log {
         let waiting = self.closed.iter().chain([&self.open]).find(|group| !group.items.is_empty());
         let next = self.journal.mark_position();
         let waiting = waiting.map_or(next, |group| group.start.min(next));
+        let waiting = self.replicated.unapplied_from().map_or(waiting, |start| start.min(waiting));
         self.prepared.iter().map(|prepared| prepared.start).fold(waiting, Position::min)
     }
 
-    /// Appends that a snapshot of `shard` up to `index` is durable.
-    pub fn append_mark(&mut self, shard: u16, index: u64) {
-        let term = self.journal.state_mut(shard).last_term.get();
+    /// Appends that a snapshot of `shard` up to `index`, an entry of `term`, is durable.
+    pub fn append_mark(&mut self, shard: u16, index: u64, term: u64) {
         let mark = Record { index, term, ..Record::new(Kind::SnapshotMark, shard) };
         self.journal.append(&mark, |_| {});
         self.take_room(record_room_bytes(0));
@@ -373,6 +389,7 @@ impl Log {
 
     /// Lets go of segments wholly before `keep_from`.
     pub fn trim(&mut self, keep_from: Position, io: &mut impl Io) {
+        self.forget_places(keep_from);
         self.segments.trim(&mut self.journal, keep_from, io);
     }
 
@@ -780,6 +797,7 @@ impl Log {
     pub fn has_work(&self) -> bool {
         (self.can_stream() && self.refusal.is_none())
             || self.can_resume()
+            || self.can_append_replicated()
             || (self.is_settling && self.is_settled())
     }
 

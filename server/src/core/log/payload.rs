@@ -1,7 +1,8 @@
 //! What an entry's payload is: a command that changes keys of one shard.
 //!
 //! ```text
-//! database and flags (1 byte), [the limit of strings (8 bytes)], argument count (varint),
+//! database and flags (1 byte), [the limit of strings (8 bytes)], [the time of ONCE's records (8 bytes)],
+//! argument count (varint),
 //! for each argument: length (varint) and bytes
 //! ```
 //!
@@ -9,20 +10,23 @@
 //!
 //! - An entry names keys of its shard alone: a command over several shards becomes one entry a shard, in one group.
 //! - Together with its timestamp and seed an entry says all that its effect depends on; the setting that can change a
-//!   result is part of it wherever it is not the default.
+//!   result is part of it wherever it is not the default, and how long ONCE's reply is recorded where it is ONCE besides.
 
 use duva_engine::{
     ArgumentRange, Hasher, KeyHash, LARGE_ARGUMENT, Protocol, Settings,
-    command::{self, Command, Run},
+    command::{self, Command, Flags, Run},
 };
 
-use crate::core::request::{Mode, OwnedRequest, Request};
+use crate::core::request::{Mode, OwnedRequest, Reading, Request};
 
 /// The database's bits in the first byte.
 const DATABASE_MASK: u8 = 0x0F;
 
 /// The first byte's bit that says that the limit of strings follows.
 const HAS_LIMIT: u8 = 0x80;
+
+/// The first byte's bit that says that the time follows for which ONCE's reply is recorded, in milliseconds.
+const HAS_ONCE_TTL: u8 = 0x40;
 
 /// The longest varint of a length, in bytes.
 const VARINT_BYTES_MAX: usize = 10;
@@ -74,7 +78,8 @@ pub fn len_bytes_max(request: &Request<'_>, selection: Selection<'_>) -> usize {
     let count = selection.count(request);
     let arguments: usize =
         (0..count).map(|index| argument(request, selection.argument(request, index)).len() + 5).sum();
-    1 + size_of::<u64>() + VARINT_BYTES_MAX + arguments
+    let is_once = request.command.flags.contains(Flags::MOVABLEKEYS);
+    1 + size_of::<u64>() * (1 + usize::from(is_once)) + VARINT_BYTES_MAX + arguments
 }
 
 /// The same of a whole request in memory of its own, without a look at every argument.
@@ -99,12 +104,17 @@ fn write_head(
     out: &mut Vec<u8>,
 ) -> usize {
     debug_assert!(request.mode.database <= DATABASE_MASK);
-    let is_default = settings.bulk_len_bytes_max == Settings::default().bulk_len_bytes_max;
-    if is_default {
-        out.push(request.mode.database);
-    } else {
-        out.push(request.mode.database | HAS_LIMIT);
+    let default = Settings::default();
+    let has_limit = settings.bulk_len_bytes_max != default.bulk_len_bytes_max;
+    let is_once = request.command.flags.contains(Flags::MOVABLEKEYS);
+    let has_once_ttl = is_once && settings.once_ttl_ms != default.once_ttl_ms;
+    let flag = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
+    out.push(request.mode.database | flag(has_limit, HAS_LIMIT) | flag(has_once_ttl, HAS_ONCE_TTL));
+    if has_limit {
         out.extend_from_slice(&settings.bulk_len_bytes_max.to_le_bytes());
+    }
+    if has_once_ttl {
+        out.extend_from_slice(&settings.once_ttl_ms.to_le_bytes());
     }
     let count = selection.count(request);
     write_varint(count as u64, out);
@@ -210,10 +220,14 @@ impl Decoder {
         let mut settings = Settings::default();
         let first = *payload.first().ok_or(SHORT)?;
         let mut position = 1;
-        if first & HAS_LIMIT != 0 {
-            let bytes = payload.get(1..9).ok_or(SHORT)?;
-            settings.bulk_len_bytes_max = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
-            position = 9;
+        for (bit, setting) in
+            [(HAS_LIMIT, &mut settings.bulk_len_bytes_max), (HAS_ONCE_TTL, &mut settings.once_ttl_ms)]
+        {
+            if first & bit != 0 {
+                let bytes = payload.get(position..position + size_of::<u64>()).ok_or(SHORT)?;
+                *setting = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+                position += size_of::<u64>();
+            }
         }
         let count = read_varint(payload, &mut position).ok_or(SHORT)?;
         self.ranges.clear();
@@ -235,7 +249,11 @@ impl Decoder {
         if !command.accepts(self.ranges.len()) || matches!(command.run, Run::Server(_)) {
             return Err(BadPayload("it is no complete command"));
         }
-        self.keys.extend(command.keys.positions(self.ranges.len()).map(|index| hasher.key(argument(index))));
+        let positions = command.key_positions(self.ranges.len(), argument);
+        self.keys.extend(positions.map(|index| hasher.key(argument(index))));
+        if command.flags.contains(Flags::MOVABLEKEYS) && self.keys.is_empty() {
+            return Err(BadPayload("it is no write of one slot behind ONCE"));
+        }
         Ok(Decoded {
             command,
             ranges: &self.ranges,
@@ -249,7 +267,12 @@ impl Decoder {
 impl<'a> Decoded<'a> {
     /// The request, in `payload`.
     pub fn request(&self, payload: &'a [u8], large: &'a mut [Vec<u8>]) -> Request<'a> {
-        let mode = Mode { database: self.database, protocol: Protocol::Resp2, touch: true };
+        let mode = Mode {
+            database: self.database,
+            protocol: Protocol::Resp2,
+            touch: true,
+            reading: Reading::Leader,
+        };
         Request { command: self.command, bytes: payload, ranges: self.ranges, keys: self.keys, large, mode }
     }
 }

@@ -137,6 +137,7 @@ impl Log {
         if std::mem::take(&mut self.has_open_applied) {
             self.applied_end = self.journal.appended_to();
         }
+        self.replicated.close(self.journal.appended_to());
         if !self.open.items.is_empty() {
             self.open.end = self.journal.appended_to();
             let fresh = self.spare.pop().unwrap_or_default();

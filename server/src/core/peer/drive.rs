@@ -348,7 +348,11 @@ impl<I: Io> Core<I> {
         }
         let inbound = &mut self.node.peers.inbound;
         match inbound.iter().position(|inbound| inbound.token == token) {
-            Some(place) => drop(inbound.swap_remove(place)),
+            // What it was to bring is lost: answers, too.
+            Some(place) => {
+                let number = inbound.swap_remove(place).peer.number;
+                self.node.peers.note_broken(number);
+            }
             None => self.node.peers.greeting_count -= 1,
         }
     }

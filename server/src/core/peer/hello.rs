@@ -13,6 +13,7 @@
 //! | 42..46 | the node's number |
 //! | 46..48 | the dialling core |
 //! | 48..50 | how many cores the dialler has |
+//! | 50..54 | the number of the node that is dialled: another may have its address by now |
 
 use std::fmt;
 
@@ -23,7 +24,7 @@ const MAGIC: [u8; 8] = *b"DUVAPEER";
 /// The version of the protocol between nodes.
 pub const VERSION: u16 = 1;
 
-const PAYLOAD_BYTES: usize = 50;
+const PAYLOAD_BYTES: usize = 54;
 
 /// Bytes of a Hello, its frame's header included.
 pub const HELLO_BYTES: usize = HEADER_BYTES + PAYLOAD_BYTES;
@@ -69,6 +70,11 @@ pub enum HelloError {
     },
     /// It is this node that dials.
     OwnNode,
+    /// It looks for a node that is not here any more.
+    OtherNode {
+        /// The number of that node.
+        number: u32,
+    },
     /// It is another node that bears this node's number.
     OwnNumber {
         /// The number.
@@ -101,6 +107,9 @@ impl fmt::Display for HelloError {
             Self::OwnNode => formatter.write_str(
                 "it is this node itself: another node's address leads here, or its directory was copied",
             ),
+            Self::OtherNode { number } => {
+                write!(formatter, "it looks for node {number}, which this one is not")
+            }
             Self::OwnNumber { number } => {
                 write!(formatter, "it is another node with this node's number, {number}")
             }
@@ -110,8 +119,8 @@ impl fmt::Display for HelloError {
 
 impl std::error::Error for HelloError {}
 
-/// Adds the Hello of `identity` at the end of `out`, as a frame.
-pub fn push(out: &mut Vec<u8>, identity: &PeerIdentity) {
+/// Adds the Hello of `identity` to the node numbered `to` at the end of `out`, as a frame.
+pub fn push(out: &mut Vec<u8>, identity: &PeerIdentity, to: u32) {
     frame::push(out, Kind::Hello, 0, LINK_GROUP, |out| {
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
@@ -120,6 +129,7 @@ pub fn push(out: &mut Vec<u8>, identity: &PeerIdentity) {
         out.extend_from_slice(&identity.number.to_le_bytes());
         out.extend_from_slice(&identity.core.to_le_bytes());
         out.extend_from_slice(&identity.cores.to_le_bytes());
+        out.extend_from_slice(&to.to_le_bytes());
     });
 }
 
@@ -161,6 +171,10 @@ pub fn decode(bytes: &[u8; HELLO_BYTES], own: &PeerIdentity) -> Result<PeerIdent
     if peer.number == own.number {
         return Err(HelloError::OwnNumber { number: peer.number });
     }
+    let wanted = u32::from_le_bytes([payload[50], payload[51], payload[52], payload[53]]);
+    if wanted != own.number {
+        return Err(HelloError::OtherNode { number: wanted });
+    }
     if peer.core >= peer.cores {
         return Err(HelloError::Core { core: peer.core, cores: peer.cores });
     }
@@ -178,7 +192,7 @@ mod tests {
 
     fn encode(identity: &PeerIdentity) -> [u8; HELLO_BYTES] {
         let mut bytes = Vec::new();
-        push(&mut bytes, identity);
+        push(&mut bytes, identity, OWN.number);
         bytes.try_into().expect("a Hello's length is fixed")
     }
 
@@ -205,6 +219,10 @@ mod tests {
             refusal(PeerIdentity { number: 1, ..PEER }),
             "it is another node with this node's number, 1"
         );
+        let mut bytes = Vec::new();
+        push(&mut bytes, &PEER, 7);
+        let refused = decode(bytes.first_chunk().expect("it is as long as any"), &OWN);
+        assert_eq!(refused, Err(HelloError::OtherNode { number: 7 }));
         assert_eq!(refusal(PeerIdentity { core: 4, ..PEER }), "it claims to be core 4 of 4");
         assert_eq!(refusal(PeerIdentity { core: 0, cores: 0, ..PEER }), "it claims to be core 0 of 0");
     }

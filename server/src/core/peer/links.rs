@@ -37,6 +37,8 @@ pub enum Pushed {
 /// Counters of one core's links.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerCounts {
+    /// Frames that this core has put on their way.
+    pub frames_sent: u64,
     /// Frames that this core has taken.
     pub frames_received: u64,
     /// Frames of a group that does not exist here.
@@ -45,6 +47,19 @@ pub struct PeerCounts {
     pub frames_dropped: u64,
     /// Links that were refused because of what they began with.
     pub links_refused: u64,
+}
+
+/// One core's link to another node, as INFO shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkReport {
+    /// The node.
+    pub node: u32,
+    /// Whether it takes frames.
+    pub is_up: bool,
+    /// Bytes that wait to leave.
+    pub unsent_bytes: usize,
+    /// Messages of Raft that were dropped because too much was unsent.
+    pub frames_dropped: u64,
 }
 
 /// A link to one node.
@@ -56,6 +71,8 @@ struct Link {
     pending: Vec<u8>,
     /// Bytes of the send that is under way.
     unsent_bytes: usize,
+    /// Messages of Raft that were dropped because too much was unsent.
+    frames_dropped: u64,
     /// Failures in a row.
     failures: u32,
     /// Whether it is among those to be flushed.
@@ -89,6 +106,7 @@ pub struct Peers {
     links: Vec<Link>,
     pub(super) inbound: Vec<Inbound>,
     broken: Vec<u32>,
+    raised: Vec<u32>,
     /// Links with pending bytes and no send under way.
     dirty: Vec<u32>,
     /// Connections of links that are not wanted any more.
@@ -103,6 +121,8 @@ pub struct Peers {
     /// Counters.
     pub counts: PeerCounts,
     /// What was taken, in order.
+    #[cfg(test)]
+    pub(super) broken_seen: Vec<u32>,
     #[cfg(test)]
     pub(super) taken: Vec<(u32, frame::FrameHeader, Vec<u8>)>,
 }
@@ -138,6 +158,7 @@ impl Peers {
                     stage: Stage::Down { due_ns: 0 },
                     pending: Vec::new(),
                     unsent_bytes: 0,
+                    frames_dropped: 0,
                     failures: 0,
                     is_dirty: false,
                 },
@@ -175,16 +196,26 @@ impl Peers {
         }
         if kind == Kind::Raft && link.unsent_bytes() >= UNSENT_BYTES_MAX {
             self.counts.frames_dropped += 1;
+            link.frames_dropped += 1;
             return Pushed::Dropped;
         }
         frame::push(&mut link.pending, kind, flags, group, write_payload);
         link.mark_dirty(&mut self.dirty);
+        self.counts.frames_sent += 1;
         Pushed::Queued
     }
 
     /// Whether the link to `to` takes frames.
     pub fn is_up(&self, to: u32) -> bool {
         self.place(to).is_some_and(|place| matches!(self.links[place].stage, Stage::Up { .. }))
+    }
+
+    /// Whether the link to `to` has lasted a while: who finds another node there, or is refused, loses it at once.
+    pub fn is_steady(&self, to: u32, now_ns: u64) -> bool {
+        const STEADY_NS: u64 = 200_000_000;
+        self.place(to).is_some_and(|place| {
+            matches!(self.links[place].stage, Stage::Up { since_ns, .. } if now_ns >= since_ns + STEADY_NS)
+        })
     }
 
     /// Whether less than [`UNSENT_BYTES_MAX`] waits to leave for `to`. A link that is not up has room: what is pushed there is
@@ -195,8 +226,30 @@ impl Peers {
 
     /// The nodes whose links broke, or could not be dialled, since this was asked last, each once. What was sent to them before
     /// may have arrived or not. A link may be up again already.
-    pub fn take_broken(&mut self) -> impl Iterator<Item = u32> {
+    pub fn take_broken(&mut self) -> impl Iterator<Item = u32> + use<> {
+        #[cfg(test)]
+        self.broken_seen.extend(&self.broken);
         std::mem::take(&mut self.broken).into_iter()
+    }
+
+    /// The nodes whose links came up since this was asked last.
+    pub fn take_raised(&mut self) -> impl Iterator<Item = u32> + use<> {
+        std::mem::take(&mut self.raised).into_iter()
+    }
+
+    /// The nodes that there are links to, up or not.
+    pub fn nodes(&self) -> impl Iterator<Item = u32> {
+        self.links.iter().map(|link| link.number)
+    }
+
+    /// How the links are.
+    pub fn link_reports(&self) -> impl Iterator<Item = LinkReport> {
+        self.links.iter().map(|link| LinkReport {
+            node: link.number,
+            is_up: matches!(link.stage, Stage::Up { .. }),
+            unsent_bytes: link.unsent_bytes(),
+            frames_dropped: link.frames_dropped,
+        })
     }
 
     /// Whether links may have to be dialled or closed in this turn.
@@ -249,7 +302,8 @@ impl Peers {
         let (Some(place), Some(identity)) = (self.place(number), &self.identity) else { return };
         let link = &mut self.links[place];
         link.stage = Stage::Up { token, since_ns: now_ns };
-        hello::push(&mut link.pending, identity);
+        hello::push(&mut link.pending, identity, number);
+        self.raised.push(number);
         link.mark_dirty(&mut self.dirty);
     }
 
@@ -329,7 +383,7 @@ impl Peers {
         is_due
     }
 
-    fn note_broken(&mut self, number: u32) {
+    pub(super) fn note_broken(&mut self, number: u32) {
         if !self.broken.contains(&number) {
             self.broken.push(number);
         }
@@ -437,7 +491,10 @@ mod tests {
         assert!(!peers.has_room(2));
         assert_eq!(push(&mut peers, 2, Kind::Raft, 1), Pushed::Dropped);
         assert_eq!(push(&mut peers, 2, Kind::Forward, 1), Pushed::Queued);
-        assert_eq!(peers.counts.frames_dropped, 1);
+        assert_eq!((peers.counts.frames_dropped, peers.counts.frames_sent), (1, 9));
+        let report: Vec<LinkReport> = peers.link_reports().collect();
+        let unsent_bytes = taken.len() + frame::HEADER_BYTES + 1;
+        assert_eq!(report, [LinkReport { node: 2, is_up: true, unsent_bytes, frames_dropped: 1 }]);
         peers.sent(token(2));
         assert!(peers.has_room(2));
         assert_eq!(peers.take_pending(2, Vec::new()).len(), frame::HEADER_BYTES + 1);

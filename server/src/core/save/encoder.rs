@@ -4,9 +4,11 @@
 //! one another in any order; but a large value may go on in the shard's next pieces, and those belong together.
 
 use duva_engine::{
-    Saved, SavedEntry, Shard, Value,
+    OnceSnapshot, Saved, SavedEntry, Shard, Value,
     rdb::{self, RdbOptions},
 };
+
+use crate::storage::write_once;
 
 /// A piece with so many bytes is handed on. One may be longer by a table's small entries, or by one entry or part of one.
 pub(super) const PIECE_BYTES: usize = 64 << 10;
@@ -32,6 +34,8 @@ pub(super) struct Encoder {
     rest_bytes: usize,
     /// Entries begun so far.
     pub(super) entries: u64,
+    /// Recorded replies of ONCE that come before the entries.
+    once: OnceSnapshot,
 }
 
 /// A piece of a file.
@@ -44,7 +48,19 @@ pub struct Piece {
 
 impl Encoder {
     pub(super) fn new(options: RdbOptions) -> Self {
-        Self { options, database: None, piece: Vec::new(), rest_bytes: 0, entries: 0 }
+        Self {
+            options,
+            database: None,
+            piece: Vec::new(),
+            rest_bytes: 0,
+            entries: 0,
+            once: OnceSnapshot::default(),
+        }
+    }
+
+    /// An encoder of one shard's snapshot file, which has recorded replies of ONCE as well.
+    pub(super) fn with_once(options: RdbOptions, once: OnceSnapshot) -> Self {
+        Self { once, ..Self::new(options) }
     }
 
     /// Whether the next step has to be the same shard's: an entry of it goes on.
@@ -56,6 +72,13 @@ impl Encoder {
     pub(super) fn step(&mut self, shard: &mut Shard) -> bool {
         let mut cost = 0;
         loop {
+            if let Some(len_bytes) = write_once(&mut self.piece, &mut self.once) {
+                cost += len_bytes;
+                if cost >= STEP_COST || self.is_full() {
+                    return false;
+                }
+                continue;
+            }
             let is_over = shard.snapshot_step(WALK_ENTRIES, |saved| cost += self.write(saved));
             cost += TABLE_COST;
             if is_over || cost >= STEP_COST || self.is_full() {

@@ -63,6 +63,7 @@ struct Current {
     /// Its first.
     slot: u16,
     index: u64,
+    term: u64,
     encoder: Encoder,
     /// `None` until the first turn.
     output: Option<Output>,
@@ -216,20 +217,23 @@ impl Node {
 
     fn begin_shard(&mut self, number: u16) {
         let options = self.rdb_options();
+        let names =
+            self.log.as_ref().and_then(|log| self.snapshot_names(number, log.applied(usize::from(number))));
         let Self { saver, log: Some(log), executor, .. } = self else { return };
         let Some(Part::Rewrite(rewrite)) = &mut saver.part else { return };
         let index = log.applied(usize::from(number));
+        let (term, membership) = names.unwrap_or_else(|| (log.last_term(number), Vec::new()));
         let slot = executor.shards.slots_of(usize::from(number)).start;
         // Entries behind that index may be older than shard time is by now.
         let time_ms = executor.shards.of(slot).begin_snapshot(log.visible_ms(executor.now_ms));
-        let header =
-            SnapshotHeader { shard: number, index, term: log.last_term(number), time_ms, node: saver.node };
-        let mut encoder = Encoder::new(options);
+        let header = SnapshotHeader { shard: number, index, term, time_ms, node: saver.node, membership };
+        let mut encoder = Encoder::with_once(options, executor.shards.of(slot).once_snapshot());
         snapshot_header(encoder.piece(), &header);
         rewrite.current = Some(Current {
             shard: number,
             slot,
             index,
+            term,
             encoder,
             output: None,
             is_walked: false,
@@ -287,8 +291,10 @@ impl Node {
         let directory = self.journal_directory();
         let Self { saver, log: Some(log), executor, .. } = self else { return };
         let Some(Part::Rewrite(rewrite)) = &mut saver.part else { return };
-        let Some(Current { shard, index, encoder, output, .. }) = rewrite.current.take() else { return };
-        log.append_mark(shard, index);
+        let Some(Current { shard, index, term, encoder, output, .. }) = rewrite.current.take() else {
+            return;
+        };
+        log.append_mark(shard, index, term);
         rewrite.entries += encoder.entries;
         let newest = &mut saver.snapshots[usize::from(shard)];
         if newest.index > 0 {
@@ -315,6 +321,7 @@ impl Node {
         let shards = &executor.shards;
         let numbers = shards.iter().map(|shard| shards.number_of(shard.slots().start));
         let snapshots = numbers.map(|number| (number as u16, saver.snapshots[number].index)).collect();
+        self.compact_groups();
         self.end_part(true, snapshots);
     }
 

@@ -1,0 +1,710 @@
+//! The state machine of the meta group: who belongs to the cluster, and where every shard's replicas should be.
+//!
+//! Invariants:
+//! - Every node has the same state after the same commands: [`MetaState::apply`] depends on nothing else.
+//! - A command that is refused or changes nothing leaves the state and its epoch alone; every other one adds 1 to the epoch.
+//! - Adding or removing a node twice, because the proposer did not learn what came of it, is as good as once. A placement
+//!   that brings a new replica takes effect once at most: the second time its incarnation is not new.
+//! - Numbers of nodes and incarnations of replicas are never given twice. A replica that is placed is one that was
+//!   placed there before, or one with an incarnation that no replica had.
+//! - No shard is without a replica.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use duva_raft::ReplicaId;
+
+use super::{
+    DecodeError, GENESIS_REPLICA,
+    bytes::{Reader, length_of},
+    incarnation_of, node_of,
+};
+use crate::config::SHARD_COUNT_MAX;
+
+/// The most nodes of a cluster.
+pub const NODES_MAX: usize = 1024;
+
+/// The most replicas that a shard is meant to have.
+pub const REPLICATION_FACTOR_MAX: u8 = 7;
+
+/// The longest list of replicas: two whole sets, one that comes and one that goes.
+pub const PLACED_MAX: usize = 2 * REPLICATION_FACTOR_MAX as usize;
+
+/// The longest host name in bytes.
+pub const HOST_BYTES_MAX: usize = 253;
+
+const VERSION: u8 = 1;
+
+/// What the cluster knows of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Its id, which its directory keeps.
+    pub id: [u8; 16],
+    /// Where it can be reached: an address or a name, see [`is_host`].
+    pub host: String,
+    /// Its port for clients.
+    pub port: u16,
+    /// Its port for other nodes.
+    pub peer_port: u16,
+}
+
+/// What the meta group agrees on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetaState {
+    /// Names the cluster.
+    pub cluster: [u8; 16],
+    /// How many shards there are, a power of two.
+    pub shards: u16,
+    /// The seed of the hash that orders keys.
+    pub hash_seed: u64,
+    /// How many replicas a shard is meant to have, if there are as many nodes.
+    pub replication_factor: u8,
+    /// How often the state has changed, and 1 for its beginning.
+    pub epoch: u64,
+    /// The nodes by their numbers; never none.
+    pub nodes: BTreeMap<u32, NodeInfo>,
+    /// By shard the replicas that should hold it, on different nodes; the first is its preferred leader. A node that
+    /// is gone may still be there.
+    pub placement: Vec<Vec<ReplicaId>>,
+    /// The number of the next node.
+    pub next_node: u32,
+    /// The least incarnation that no replica has had.
+    pub next_incarnation: u32,
+}
+
+/// A change of the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetaCommand {
+    /// Adds a node. One that is known by its id keeps its number and may come with a new address.
+    AddNode(NodeInfo),
+    /// Forgets the node of this number. Its replicas stay placed until others took their places.
+    RemoveNode(u32),
+    /// Places a shard's replicas.
+    Place {
+        /// The shard.
+        shard: u16,
+        /// Who should hold it, as in [`MetaState::placement`].
+        replicas: Vec<ReplicaId>,
+    },
+    /// Places every shard's replicas.
+    PlaceAll(Vec<Vec<ReplicaId>>),
+    /// Sets how many replicas a shard is meant to have.
+    SetReplicationFactor(u8),
+}
+
+/// What came of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetaOutcome {
+    /// The node has this number, now or already.
+    Node(u32),
+    /// The state has changed.
+    Changed,
+    /// It was so already.
+    Unchanged,
+    /// Nothing has changed.
+    Refused(MetaRefusal),
+}
+
+/// Why a command is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetaRefusal {
+    /// There are as many nodes as there can be, or numbers for nodes have run out.
+    TooManyNodes,
+    /// The node's id or address is none that a node can have.
+    InvalidNode,
+    /// It is the last node.
+    LastNode,
+    /// A shard has no replica anywhere else.
+    HoldsOnlyReplica {
+        /// The shard.
+        shard: u16,
+    },
+    /// There is no such shard, or not a list for each.
+    UnknownShard,
+    /// The list is empty or too long, or names a node twice, or one that is not there and had no replica.
+    InvalidReplicas,
+    /// A replica is new but its incarnation is not: the command was made for an earlier state.
+    Outdated,
+    /// The replication factor is not from 1 to [`REPLICATION_FACTOR_MAX`].
+    InvalidReplicationFactor,
+}
+
+impl fmt::Display for MetaRefusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooManyNodes => {
+                write!(formatter, "the cluster has as many nodes as it can have, {NODES_MAX}")
+            }
+            Self::InvalidNode => {
+                formatter.write_str("the node's id, host or ports are none that a node can have")
+            }
+            Self::LastNode => formatter.write_str("it is the cluster's last node"),
+            Self::HoldsOnlyReplica { shard } => {
+                write!(formatter, "the node holds the only replica of shard {shard}")
+            }
+            Self::UnknownShard => formatter.write_str("there are no such shards"),
+            Self::InvalidReplicas => {
+                formatter.write_str("a shard needs a few replicas on different nodes of the cluster")
+            }
+            Self::Outdated => formatter.write_str("it was decided for an earlier state of the cluster"),
+            Self::InvalidReplicationFactor => {
+                write!(formatter, "the replication factor must be from 1 to {REPLICATION_FACTOR_MAX}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for MetaRefusal {}
+
+/// Whether a text can be a node's host: an IP address or a name, without what would garble CLUSTER NODES.
+pub fn is_host(host: &str) -> bool {
+    (1..=HOST_BYTES_MAX).contains(&host.len())
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".:-_%".contains(&byte))
+}
+
+impl NodeInfo {
+    /// Whether a node can be so.
+    pub fn is_valid(&self) -> bool {
+        self.id != [0; 16] && is_host(&self.host) && self.port > 0 && self.peer_port > 0
+    }
+
+    pub(super) fn encode_into(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.id);
+        bytes.extend_from_slice(&self.port.to_le_bytes());
+        bytes.extend_from_slice(&self.peer_port.to_le_bytes());
+        bytes.push(u8::try_from(self.host.len()).expect("a host is no longer than HOST_BYTES_MAX"));
+        bytes.extend_from_slice(self.host.as_bytes());
+    }
+
+    pub(super) fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        const INVALID: DecodeError =
+            DecodeError::Invalid("a node's id, host or ports are none that a node can have");
+        let (id, port, peer_port) = (reader.array()?, reader.u16()?, reader.u16()?);
+        let length = usize::from(reader.u8()?);
+        let host = std::str::from_utf8(reader.take(length)?).map_err(|_| INVALID)?.to_owned();
+        let node = Self { id, host, port, peer_port };
+        if node.is_valid() { Ok(node) } else { Err(INVALID) }
+    }
+}
+
+impl MetaState {
+    /// The state of a cluster that begins: `node` is its first, with number 1, and holds every shard.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the node is not valid, `shards` is no power of two up to 16,384, or the replication factor is not from 1 to
+    /// [`REPLICATION_FACTOR_MAX`]: the configuration has checked all that.
+    pub fn genesis(
+        cluster: [u8; 16],
+        shards: u16,
+        hash_seed: u64,
+        replication_factor: u8,
+        node: NodeInfo,
+    ) -> Self {
+        assert!(node.is_valid(), "the first node can be reached");
+        assert!(shards.is_power_of_two() && shards <= SHARD_COUNT_MAX, "a power of two of shards");
+        assert!((1..=REPLICATION_FACTOR_MAX).contains(&replication_factor), "a possible replication factor");
+        Self {
+            cluster,
+            shards,
+            hash_seed,
+            replication_factor,
+            epoch: 1,
+            nodes: BTreeMap::from([(1, node)]),
+            placement: vec![vec![GENESIS_REPLICA]; usize::from(shards)],
+            next_node: 2,
+            next_incarnation: incarnation_of(GENESIS_REPLICA) + 1,
+        }
+    }
+
+    /// The number of the node with this id.
+    pub fn number_of(&self, id: &[u8; 16]) -> Option<u32> {
+        self.nodes.iter().find(|(_, node)| node.id == *id).map(|(number, _)| *number)
+    }
+
+    /// Changes the state by a command of the group's log.
+    pub fn apply(&mut self, command: &MetaCommand) -> MetaOutcome {
+        match self.change(command) {
+            Ok((outcome, has_changed)) => {
+                self.epoch += u64::from(has_changed);
+                outcome
+            }
+            Err(refusal) => MetaOutcome::Refused(refusal),
+        }
+    }
+
+    /// The outcome, and whether anything has changed.
+    fn change(&mut self, command: &MetaCommand) -> Result<(MetaOutcome, bool), MetaRefusal> {
+        let has_changed = match command {
+            MetaCommand::AddNode(node) => return self.add_node(node),
+            MetaCommand::RemoveNode(number) => self.remove_node(*number)?,
+            MetaCommand::Place { shard, replicas } => {
+                let current = self.placement.get(usize::from(*shard)).ok_or(MetaRefusal::UnknownShard)?;
+                self.check_replicas(current, replicas)?;
+                self.place(usize::from(*shard), replicas)
+            }
+            MetaCommand::PlaceAll(lists) => {
+                if lists.len() != self.placement.len() {
+                    return Err(MetaRefusal::UnknownShard);
+                }
+                for (current, replicas) in self.placement.iter().zip(lists) {
+                    self.check_replicas(current, replicas)?;
+                }
+                lists
+                    .iter()
+                    .enumerate()
+                    .fold(false, |changed, (shard, list)| self.place(shard, list) || changed)
+            }
+            MetaCommand::SetReplicationFactor(factor) => {
+                if !(1..=REPLICATION_FACTOR_MAX).contains(factor) {
+                    return Err(MetaRefusal::InvalidReplicationFactor);
+                }
+                std::mem::replace(&mut self.replication_factor, *factor) != *factor
+            }
+        };
+        Ok((if has_changed { MetaOutcome::Changed } else { MetaOutcome::Unchanged }, has_changed))
+    }
+
+    fn add_node(&mut self, node: &NodeInfo) -> Result<(MetaOutcome, bool), MetaRefusal> {
+        if !node.is_valid() {
+            return Err(MetaRefusal::InvalidNode);
+        }
+        if let Some((&number, known)) = self.nodes.iter_mut().find(|(_, known)| known.id == node.id) {
+            let has_moved = known != node;
+            known.clone_from(node);
+            return Ok((MetaOutcome::Node(number), has_moved));
+        }
+        let number = self.next_node;
+        let next = number.checked_add(1).ok_or(MetaRefusal::TooManyNodes)?;
+        if self.nodes.len() >= NODES_MAX {
+            return Err(MetaRefusal::TooManyNodes);
+        }
+        self.next_node = next;
+        self.nodes.insert(number, node.clone());
+        Ok((MetaOutcome::Node(number), true))
+    }
+
+    fn remove_node(&mut self, number: u32) -> Result<bool, MetaRefusal> {
+        if !self.nodes.contains_key(&number) {
+            return Ok(false);
+        }
+        if self.nodes.len() == 1 {
+            return Err(MetaRefusal::LastNode);
+        }
+        let stays =
+            |replica: &ReplicaId| node_of(*replica) != number && self.nodes.contains_key(&node_of(*replica));
+        for (shard, replicas) in (0..).zip(&self.placement) {
+            if !replicas.iter().any(stays) {
+                return Err(MetaRefusal::HoldsOnlyReplica { shard });
+            }
+        }
+        self.nodes.remove(&number);
+        Ok(true)
+    }
+
+    /// Whether a shard's list may take the place of `current`.
+    fn check_replicas(&self, current: &[ReplicaId], replicas: &[ReplicaId]) -> Result<(), MetaRefusal> {
+        if !are_distinct(replicas) {
+            return Err(MetaRefusal::InvalidReplicas);
+        }
+        for replica in replicas.iter().filter(|replica| !current.contains(replica)) {
+            if !self.nodes.contains_key(&node_of(*replica)) {
+                return Err(MetaRefusal::InvalidReplicas);
+            }
+            if incarnation_of(*replica) < self.next_incarnation || incarnation_of(*replica) == u32::MAX {
+                return Err(MetaRefusal::Outdated);
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, shard: usize, replicas: &[ReplicaId]) -> bool {
+        if self.placement[shard] == replicas {
+            return false;
+        }
+        let newest = replicas.iter().map(|replica| incarnation_of(*replica)).max().unwrap_or(0);
+        self.next_incarnation = self.next_incarnation.max(newest + 1);
+        self.placement[shard] = replicas.to_vec();
+        true
+    }
+
+    /// The state as bytes, little-endian:
+    ///
+    /// ```text
+    /// version u8 (1), cluster [16], shards u16, hash seed u64, replication factor u8, epoch u64, next node u32,
+    /// next incarnation u32, number of nodes u32, nodes in ascending order, for every shard a list
+    /// node: number u32, id [16], port u16, peer port u16, length u8, host
+    /// list: length u8, replica ids u64
+    /// ```
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&self.cluster);
+        bytes.extend_from_slice(&self.shards.to_le_bytes());
+        bytes.extend_from_slice(&self.hash_seed.to_le_bytes());
+        bytes.push(self.replication_factor);
+        bytes.extend_from_slice(&self.epoch.to_le_bytes());
+        bytes.extend_from_slice(&self.next_node.to_le_bytes());
+        bytes.extend_from_slice(&self.next_incarnation.to_le_bytes());
+        bytes.extend_from_slice(&length_of(self.nodes.len()).to_le_bytes());
+        for (number, node) in &self.nodes {
+            bytes.extend_from_slice(&number.to_le_bytes());
+            node.encode_into(&mut bytes);
+        }
+        self.placement.iter().for_each(|replicas| encode_replicas(replicas, &mut bytes));
+        bytes
+    }
+
+    /// Reads what [`Self::encode`] wrote, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// The bytes end early or go on, are of another version, or break an invariant of the state.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        check_version(reader.u8()?)?;
+        let mut state = Self {
+            cluster: reader.array()?,
+            shards: reader.u16()?,
+            hash_seed: reader.u64()?,
+            replication_factor: reader.u8()?,
+            epoch: reader.u64()?,
+            next_node: reader.u32()?,
+            next_incarnation: reader.u32()?,
+            nodes: BTreeMap::new(),
+            placement: Vec::new(),
+        };
+        let count = reader.count(4 + 16 + 2 + 2 + 1)?;
+        for _ in 0..count {
+            let number = reader.u32()?;
+            if state.nodes.last_key_value().is_some_and(|(last, _)| *last >= number) {
+                return Err(DecodeError::Invalid("the nodes are not in order"));
+            }
+            state.nodes.insert(number, NodeInfo::decode_from(&mut reader)?);
+        }
+        if !state.shards.is_power_of_two() || state.shards > SHARD_COUNT_MAX {
+            return Err(DecodeError::Invalid("the number of shards is no power of two up to 16384"));
+        }
+        for _ in 0..state.shards {
+            state.placement.push(decode_replicas(&mut reader)?);
+        }
+        reader.end()?;
+        state.check()?;
+        Ok(state)
+    }
+
+    /// Whether what was decoded is a state that commands can lead to.
+    fn check(&self) -> Result<(), DecodeError> {
+        let invalid = |sentence| Err(DecodeError::Invalid(sentence));
+        if !(1..=REPLICATION_FACTOR_MAX).contains(&self.replication_factor) || self.epoch == 0 {
+            return invalid("the replication factor or the epoch is impossible");
+        }
+        let (first, last) = (self.nodes.first_key_value(), self.nodes.last_key_value());
+        if first.is_none_or(|(number, _)| *number == 0)
+            || last.is_none_or(|(number, _)| *number >= self.next_node)
+            || self.nodes.len() > NODES_MAX
+        {
+            return invalid("the nodes' numbers are impossible");
+        }
+        let ids: BTreeSet<_> = self.nodes.values().map(|node| node.id).collect();
+        if ids.len() < self.nodes.len() {
+            return invalid("two nodes have one id");
+        }
+        let is_given = |replica: &ReplicaId| {
+            (1..self.next_node).contains(&node_of(*replica))
+                && (1..self.next_incarnation).contains(&incarnation_of(*replica))
+        };
+        if !self.placement.iter().flatten().all(is_given) {
+            return invalid("a shard is placed on a replica that nobody was");
+        }
+        Ok(())
+    }
+}
+
+impl MetaCommand {
+    /// The command as an entry's payload, little-endian: version u8 (1), kind u8, and by kind
+    ///
+    /// ```text
+    /// 1 AddNode               a node as in MetaState::encode, without its number
+    /// 2 RemoveNode            number u32
+    /// 3 Place                 shard u16, a list as in MetaState::encode
+    /// 4 PlaceAll              number of lists u32, lists
+    /// 5 SetReplicationFactor  factor u8
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Panics if a host or a list of replicas is longer than a state can have.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        match self {
+            Self::AddNode(node) => {
+                bytes.push(1);
+                node.encode_into(&mut bytes);
+            }
+            Self::RemoveNode(number) => {
+                bytes.push(2);
+                bytes.extend_from_slice(&number.to_le_bytes());
+            }
+            Self::Place { shard, replicas } => {
+                bytes.push(3);
+                bytes.extend_from_slice(&shard.to_le_bytes());
+                encode_replicas(replicas, &mut bytes);
+            }
+            Self::PlaceAll(lists) => {
+                bytes.push(4);
+                bytes.extend_from_slice(&length_of(lists.len()).to_le_bytes());
+                lists.iter().for_each(|replicas| encode_replicas(replicas, &mut bytes));
+            }
+            Self::SetReplicationFactor(factor) => bytes.extend_from_slice(&[5, *factor]),
+        }
+        bytes
+    }
+
+    /// Reads what [`Self::encode`] wrote, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// The bytes end early or go on, are of another version, or no command is so.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        check_version(reader.u8()?)?;
+        let command = match reader.u8()? {
+            1 => Self::AddNode(NodeInfo::decode_from(&mut reader)?),
+            2 => Self::RemoveNode(reader.u32()?),
+            3 => Self::Place { shard: reader.u16()?, replicas: decode_replicas(&mut reader)? },
+            4 => {
+                let count = reader.count(1)?;
+                if count > usize::from(SHARD_COUNT_MAX) {
+                    return Err(DecodeError::Invalid("there are lists for more shards than there can be"));
+                }
+                let lists: Result<_, _> = (0..count).map(|_| decode_replicas(&mut reader)).collect();
+                Self::PlaceAll(lists?)
+            }
+            5 => Self::SetReplicationFactor(reader.u8()?),
+            _ => return Err(DecodeError::Invalid("no command is of this kind")),
+        };
+        reader.end()?;
+        Ok(command)
+    }
+}
+
+fn check_version(version: u8) -> Result<(), DecodeError> {
+    if version == VERSION { Ok(()) } else { Err(DecodeError::Version(u16::from(version))) }
+}
+
+/// Whether a shard's list can be: not empty, not too long, and no node twice.
+fn are_distinct(replicas: &[ReplicaId]) -> bool {
+    (1..=PLACED_MAX).contains(&replicas.len())
+        && (1..replicas.len())
+            .all(|index| replicas[..index].iter().all(|other| node_of(*other) != node_of(replicas[index])))
+}
+
+fn encode_replicas(replicas: &[ReplicaId], bytes: &mut Vec<u8>) {
+    assert!(replicas.len() <= PLACED_MAX, "a list of replicas is no longer than PLACED_MAX");
+    bytes.push(replicas.len() as u8);
+    replicas.iter().for_each(|replica| bytes.extend_from_slice(&replica.0.to_le_bytes()));
+}
+
+fn decode_replicas(reader: &mut Reader<'_>) -> Result<Vec<ReplicaId>, DecodeError> {
+    let count = usize::from(reader.u8()?);
+    if count > PLACED_MAX {
+        return Err(DecodeError::Invalid("a list of replicas is too long"));
+    }
+    let replicas: Vec<_> = (0..count).map(|_| reader.u64().map(ReplicaId)).collect::<Result<_, _>>()?;
+    if are_distinct(&replicas) {
+        Ok(replicas)
+    } else {
+        Err(DecodeError::Invalid("a list of replicas is empty or names a node twice"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::replica, *};
+
+    fn node(number: u8) -> NodeInfo {
+        NodeInfo { id: [number; 16], host: format!("10.0.0.{number}"), port: 6379, peer_port: 16379 }
+    }
+
+    fn state() -> MetaState {
+        let mut state = MetaState::genesis([9; 16], 4, 77, 3, node(1));
+        assert_eq!(state.apply(&MetaCommand::AddNode(node(2))), MetaOutcome::Node(2));
+        assert_eq!(state.apply(&MetaCommand::AddNode(node(3))), MetaOutcome::Node(3));
+        state
+    }
+
+    fn place(shard: u16, replicas: &[ReplicaId]) -> MetaCommand {
+        MetaCommand::Place { shard, replicas: replicas.to_vec() }
+    }
+
+    #[test]
+    fn a_cluster_begins_with_one_node_that_has_everything() {
+        let state = MetaState::genesis([9; 16], 64, 77, 3, node(1));
+        assert_eq!((state.epoch, state.next_node, state.next_incarnation), (1, 2, 2));
+        assert_eq!(state.placement, vec![vec![ReplicaId(1 << 32 | 1)]; 64]);
+        assert_eq!(state.nodes, BTreeMap::from([(1, node(1))]));
+    }
+
+    #[test]
+    fn a_node_that_is_added_again_keeps_its_number() {
+        let mut state = state();
+        let epoch = state.epoch;
+        assert_eq!(state.apply(&MetaCommand::AddNode(node(2))), MetaOutcome::Node(2));
+        assert_eq!(state.epoch, epoch, "nothing has changed");
+        let moved = NodeInfo { host: "elsewhere".to_owned(), ..node(2) };
+        assert_eq!(state.apply(&MetaCommand::AddNode(moved.clone())), MetaOutcome::Node(2));
+        assert_eq!((state.epoch, &state.nodes[&2]), (epoch + 1, &moved));
+    }
+
+    #[test]
+    fn a_number_is_never_given_twice() {
+        let mut state = state();
+        assert_eq!(state.apply(&MetaCommand::RemoveNode(3)), MetaOutcome::Changed);
+        assert_eq!(state.apply(&MetaCommand::RemoveNode(3)), MetaOutcome::Unchanged);
+        assert_eq!(state.apply(&MetaCommand::AddNode(node(3))), MetaOutcome::Node(4));
+    }
+
+    #[test]
+    fn the_last_node_and_the_last_copy_stay() {
+        let mut state = state();
+        let refused = |refusal| MetaOutcome::Refused(refusal);
+        assert_eq!(
+            state.apply(&MetaCommand::RemoveNode(1)),
+            refused(MetaRefusal::HoldsOnlyReplica { shard: 0 })
+        );
+        for shard in 0..4 {
+            assert_eq!(state.apply(&place(shard, &[replica(2, 2 + u32::from(shard))])), MetaOutcome::Changed);
+        }
+        assert_eq!(state.apply(&MetaCommand::RemoveNode(1)), MetaOutcome::Changed);
+        assert_eq!(state.apply(&MetaCommand::RemoveNode(3)), MetaOutcome::Changed);
+        assert_eq!(state.apply(&MetaCommand::RemoveNode(2)), refused(MetaRefusal::LastNode));
+    }
+
+    #[test]
+    fn a_placement_takes_new_incarnations_and_takes_them_once() {
+        let mut state = state();
+        let list = [GENESIS_REPLICA, replica(2, 2)];
+        assert_eq!(state.apply(&place(0, &list)), MetaOutcome::Changed);
+        assert_eq!(state.next_incarnation, 3);
+        assert_eq!(state.apply(&place(0, &list)), MetaOutcome::Unchanged);
+        let epoch = state.epoch;
+        assert_eq!(state.apply(&place(1, &list)), MetaOutcome::Refused(MetaRefusal::Outdated));
+        assert_eq!(state.apply(&place(0, &[GENESIS_REPLICA])), MetaOutcome::Changed);
+        assert_eq!(state.apply(&place(0, &list)), MetaOutcome::Refused(MetaRefusal::Outdated));
+        assert_eq!(state.epoch, epoch + 1);
+    }
+
+    #[test]
+    fn impossible_placements_are_refused_whole() {
+        let mut state = state();
+        let before = state.clone();
+        for list in
+            [&[][..], &[GENESIS_REPLICA, replica(1, 2)], &[GENESIS_REPLICA, replica(4, 2)], &[replica(0, 2)]]
+        {
+            let refused = MetaOutcome::Refused(MetaRefusal::InvalidReplicas);
+            assert_eq!(state.apply(&place(0, list)), refused, "{list:?}");
+            let mut all = state.placement.clone();
+            all[0] = vec![GENESIS_REPLICA, replica(2, 2)];
+            all[3] = list.to_vec();
+            assert_eq!(state.apply(&MetaCommand::PlaceAll(all)), refused, "{list:?}");
+        }
+        let unknown = MetaOutcome::Refused(MetaRefusal::UnknownShard);
+        assert_eq!(state.apply(&place(4, &[GENESIS_REPLICA])), unknown);
+        assert_eq!(state.apply(&MetaCommand::PlaceAll(vec![vec![GENESIS_REPLICA]; 3])), unknown);
+        for factor in [0, 8] {
+            let outcome = state.apply(&MetaCommand::SetReplicationFactor(factor));
+            assert_eq!(outcome, MetaOutcome::Refused(MetaRefusal::InvalidReplicationFactor));
+        }
+        assert_eq!(state, before);
+    }
+
+    #[test]
+    fn nodes_that_cannot_be_reached_are_refused() {
+        let mut state = state();
+        for bad in [
+            NodeInfo { host: String::new(), ..node(4) },
+            NodeInfo { host: "a b".to_owned(), ..node(4) },
+            NodeInfo { host: "a,b".to_owned(), ..node(4) },
+            NodeInfo { host: "a".repeat(HOST_BYTES_MAX + 1), ..node(4) },
+            NodeInfo { port: 0, ..node(4) },
+            NodeInfo { peer_port: 0, ..node(4) },
+            node(0),
+        ] {
+            let outcome = state.apply(&MetaCommand::AddNode(bad.clone()));
+            assert_eq!(outcome, MetaOutcome::Refused(MetaRefusal::InvalidNode), "{bad:?}");
+        }
+    }
+
+    fn commands() -> [MetaCommand; 5] {
+        [
+            MetaCommand::AddNode(node(7)),
+            MetaCommand::RemoveNode(3),
+            place(2, &[replica(2, 9), GENESIS_REPLICA]),
+            MetaCommand::PlaceAll(vec![vec![GENESIS_REPLICA], vec![replica(3, 1), replica(2, 8)]]),
+            MetaCommand::SetReplicationFactor(5),
+        ]
+    }
+
+    #[test]
+    fn bytes_come_back() {
+        let mut state = state();
+        assert_eq!(state.apply(&place(2, &[replica(2, 9), GENESIS_REPLICA])), MetaOutcome::Changed);
+        assert_eq!(state.apply(&MetaCommand::RemoveNode(2)), MetaOutcome::Changed);
+        assert_eq!(MetaState::decode(&state.encode()), Ok(state));
+        for command in commands() {
+            assert_eq!(MetaCommand::decode(&command.encode()), Ok(command));
+        }
+    }
+
+    /// What bytes are read as, encoded again.
+    type Again<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<u8>, DecodeError>;
+
+    #[test]
+    fn hostile_bytes_give_an_error_or_something_that_encodes_so() {
+        let check = |bytes: &[u8], decode: Again<'_>| {
+            for end in 0..bytes.len() {
+                assert!(decode(&bytes[..end]).is_err(), "{end} bytes");
+            }
+            let mut long = bytes.to_vec();
+            long.push(0);
+            assert_eq!(decode(&long), Err(DecodeError::Long));
+            for place in 0..bytes.len() {
+                for value in [0, 1, 0x7F, 0x80, 0xFF] {
+                    let mut hostile = bytes.to_vec();
+                    hostile[place] = value;
+                    if let Ok(again) = decode(&hostile) {
+                        assert_eq!(again, hostile, "byte {place}: {value}");
+                    }
+                }
+            }
+        };
+        check(&state().encode(), &|bytes| MetaState::decode(bytes).map(|state| state.encode()));
+        for command in commands() {
+            check(&command.encode(), &|bytes| MetaCommand::decode(bytes).map(|command| command.encode()));
+        }
+        let mut version = state().encode();
+        version[0] = 2;
+        assert_eq!(MetaState::decode(&version), Err(DecodeError::Version(2)));
+    }
+
+    #[test]
+    fn states_that_no_command_leads_to_are_refused() {
+        let refused = |change: &dyn Fn(&mut MetaState)| {
+            let mut state = state();
+            change(&mut state);
+            assert!(matches!(MetaState::decode(&state.encode()), Err(DecodeError::Invalid(_))), "{state:?}");
+        };
+        refused(&|state| state.epoch = 0);
+        refused(&|state| state.replication_factor = 8);
+        refused(&|state| state.next_node = 3);
+        refused(&|state| state.next_incarnation = 1);
+        refused(&|state| state.nodes.clear());
+        refused(&|state| state.nodes.get_mut(&2).unwrap().id = [1; 16]);
+        refused(&|state| state.placement[1] = vec![]);
+        refused(&|state| state.placement[1] = vec![replica(9, 1)]);
+        refused(&|state| state.placement[1] = vec![replica(1, 1), replica(1, 1)]);
+        refused(&|state| state.shards = 3);
+    }
+}

@@ -1,0 +1,192 @@
+//! What the cores of a node share about their cluster.
+//!
+//! Touched when the cluster changes, and by questions about it, never by a data request. Invariants:
+//!
+//! - The view is replaced whole; whoever has one keeps it. The version grows with every new one.
+//! - What is asked of the meta group waits here for core 0, and is not answered: who asked looks at the view.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use duva_raft::{ReplicaId, SnapshotMeta};
+
+use crate::cluster::{
+    meta::{MetaCommand, MetaState, NodeInfo},
+    view::ClusterView,
+};
+
+/// Changes that may wait for core 0; more are not taken.
+const COMMANDS_MAX: usize = 1024;
+
+/// What is known of one shard's group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardStatus {
+    /// The node that leads, and in which term.
+    pub leader: Option<(u32, u64)>,
+    /// Who votes, as its leader says.
+    pub voters: Vec<ReplicaId>,
+}
+
+/// Which nodes can be reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Liveness {
+    /// Whether a node is up.
+    pub alive: BTreeMap<u32, bool>,
+    /// Nodes that are up as far as is known, and have not answered lately.
+    pub suspected: BTreeSet<u32>,
+    /// Nodes that this one has no link to.
+    pub unlinked: BTreeSet<u32>,
+}
+
+struct Inner {
+    view: Arc<ClusterView>,
+    meta_leader: Option<u32>,
+    /// Where in the meta group's log the view's state is.
+    snapshot: Option<SnapshotMeta>,
+    shards: Vec<ShardStatus>,
+    liveness: Liveness,
+    commands: Vec<MetaCommand>,
+}
+
+/// What the cores of a node share about their cluster.
+pub struct ClusterShared {
+    version: AtomicU64,
+    inner: Mutex<Inner>,
+    /// Nodes that are dialled until the state has this epoch, whether it knows them or not.
+    expected: (u64, BTreeMap<u32, NodeInfo>),
+}
+
+impl ClusterShared {
+    /// What is known at the start of node `number`, and the nodes that are expected at an epoch to come.
+    pub fn new(state: MetaState, number: u32, expected: (u64, BTreeMap<u32, NodeInfo>)) -> Self {
+        let shards = vec![ShardStatus::default(); usize::from(state.shards)];
+        let inner = Inner {
+            view: Arc::new(ClusterView::new(state, number)),
+            meta_leader: None,
+            snapshot: None,
+            shards,
+            liveness: Liveness::default(),
+            commands: Vec::new(),
+        };
+        Self { version: AtomicU64::new(1), inner: Mutex::new(inner), expected }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic ends the process.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Grows with every new view.
+    #[inline]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The present view.
+    pub fn view(&self) -> Arc<ClusterView> {
+        Arc::clone(&self.lock().view)
+    }
+
+    /// The nodes that are to be reached as long as the state is `state`.
+    pub fn nodes_to_reach(&self, state: &MetaState) -> BTreeMap<u32, NodeInfo> {
+        let (epoch, expected) = &self.expected;
+        let mut nodes = if state.epoch < *epoch { expected.clone() } else { BTreeMap::new() };
+        nodes.extend(state.nodes.clone());
+        nodes
+    }
+
+    /// The node that leads the meta group, as far as is known.
+    pub fn meta_leader(&self) -> Option<u32> {
+        self.lock().meta_leader
+    }
+
+    /// The state, and where in the meta group's log it is: what a node that joins begins with.
+    pub fn beginning(&self) -> Option<(MetaState, SnapshotMeta)> {
+        let inner = self.lock();
+        Some((inner.view.state.clone(), inner.snapshot.clone()?))
+    }
+
+    /// The meta group has come so far.
+    pub fn publish(&self, state: &MetaState, meta_leader: Option<u32>, snapshot: SnapshotMeta) {
+        let mut inner = self.lock();
+        inner.meta_leader = meta_leader;
+        inner.snapshot = Some(snapshot);
+        if inner.view.state != *state {
+            let number = inner.view.number;
+            inner.view = Arc::new(ClusterView::new(state.clone(), number));
+        }
+        self.renew(&mut inner);
+    }
+
+    /// Some shards' leaders, or voters, are others now.
+    pub fn update(&self, shards: impl IntoIterator<Item = (u16, ShardStatus)>) {
+        let mut inner = self.lock();
+        let mut has_changed = false;
+        for (shard, mut status) in shards {
+            let Some(known) = inner.shards.get_mut(usize::from(shard)) else { continue };
+            // Who led in an earlier term may not have noticed yet.
+            let term = |status: &ShardStatus| status.leader.map_or(0, |(_, term)| term);
+            if status.leader.is_some() && term(&status) < term(known) {
+                continue;
+            }
+            // Only leaders know who votes.
+            if status.voters.is_empty() {
+                status.voters.clone_from(&known.voters);
+            }
+            if *known != status {
+                *known = status;
+                has_changed = true;
+            }
+        }
+        if has_changed {
+            self.renew(&mut inner);
+        }
+    }
+
+    /// Which nodes can be reached.
+    pub fn set_alive(&self, liveness: Liveness) {
+        let mut inner = self.lock();
+        if inner.liveness != liveness {
+            inner.liveness = liveness;
+            self.renew(&mut inner);
+        }
+    }
+
+    fn renew(&self, inner: &mut Inner) {
+        let mut view = ClusterView::clone(&inner.view);
+        view.leaders = inner.shards.iter().map(|shard| shard.leader).collect();
+        view.alive.clone_from(&inner.liveness.alive);
+        view.suspected.clone_from(&inner.liveness.suspected);
+        view.unlinked.clone_from(&inner.liveness.unlinked);
+        inner.view = Arc::new(view);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// By shard, who votes, as far as leaders have said.
+    pub fn voters(&self) -> Vec<Vec<ReplicaId>> {
+        self.lock().shards.iter().map(|shard| shard.voters.clone()).collect()
+    }
+
+    /// Asks the meta group for a change; false: too many wait.
+    pub fn ask(&self, command: MetaCommand) -> bool {
+        let mut inner = self.lock();
+        if inner.commands.contains(&command) {
+            return true;
+        }
+        let has_room = inner.commands.len() < COMMANDS_MAX;
+        if has_room {
+            inner.commands.push(command);
+        }
+        has_room
+    }
+
+    /// What is asked for.
+    pub fn take_commands(&self) -> Vec<MetaCommand> {
+        std::mem::take(&mut self.lock().commands)
+    }
+}

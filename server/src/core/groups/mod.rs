@@ -1,0 +1,401 @@
+//! The shards' Raft groups: what this core's replicas do, from requests to replies.
+//!
+//! ```text
+//! request -> leads? propose : forward to who does        peers' frames -> step
+//!                    \________________ ready ________________/
+//!                       messages out, entries to the journal
+//!                       committed entries -> apply -> reply
+//! ```
+//!
+//! Invariants:
+//!
+//! - **One way.** Every write of a shard is an entry of its group's log and takes effect when it is applied, on every
+//!   replica from the same bytes, timestamp and seed.
+//! - **Answered once.** A proposed write is answered when its entry is applied here, whoever leads by then; told from another
+//!   entry in its place by the term; or, when this replica cannot learn what became of it in time, with `UNCERTAIN`. It
+//!   is proposed again only if another entry has taken its place.
+//! - **In order.** A connection's requests for one shard reach its leader in order: while some are on their way to who led
+//!   before, later ones wait.
+//! - **Time** that reads see never passes a deadline that the shard's log has not passed: a key that was seen to be gone
+//!   never comes back, whoever leads.
+//! - What waits is bounded in bytes, past which the core takes no more requests, and in time.
+
+mod apply;
+mod fetch;
+mod forward;
+pub mod meta;
+mod near;
+mod placement;
+mod propose;
+mod report;
+mod restore;
+mod run;
+mod snapshots;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use duva_engine::command::Handler;
+use duva_raft::{
+    Config, Durability, Entry, HardState, Membership, Raft, ReadMode, Ready, ReplicaId, Restored, Role,
+    SnapshotMeta,
+};
+
+use super::{
+    log::payload::Decoder,
+    node::Origin,
+    request::{Mode, OwnedRequest},
+};
+use fetch::Fetching;
+use forward::Forwards;
+use near::NearRead;
+pub use report::{ClusterReport, FollowerReport, MetaReport, ShardReport};
+pub use restore::{expected_nodes, own_replicas};
+pub(super) use snapshots::INCOMING_MAX;
+use snapshots::{Incoming, Outgoing};
+
+/// How long a request waits for a leader, or to learn what became of it, in nanoseconds.
+const PATIENCE_NS: u64 = 5_000_000_000;
+
+/// Bytes of requests that wait past which the core takes no more.
+const WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// The longest command in a log, in bytes.
+const COMMAND_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of applied entries that a core keeps in memory for followers, all its groups together.
+const CACHE_BYTES_A_CORE: usize = 128 << 20;
+
+/// Bytes of entries that a group applies in one turn: the core has others to serve.
+const APPLIED_BYTES_A_TURN: usize = 1 << 20;
+
+/// What all groups of a node have in common.
+#[derive(Clone, Debug)]
+pub struct GroupOptions {
+    /// This node's number.
+    pub number: u32,
+    /// The shortest election timeout, in milliseconds; the longest is twice that.
+    pub election_timeout_ms: u64,
+    /// How reads are let through.
+    pub read_mode: ReadMode,
+    /// When a copy counts.
+    pub durability: Durability,
+}
+
+/// The first replica of every group, and its only voter at birth.
+pub fn genesis_replica() -> ReplicaId {
+    ReplicaId(1 << 32 | 1)
+}
+
+/// The membership that every group begins with.
+pub fn genesis_membership() -> Membership {
+    Membership::new(&[genesis_replica()], &[]).expect("one voter is a membership")
+}
+
+/// The node that a replica is on.
+pub fn node_of(replica: ReplicaId) -> u32 {
+    (replica.0 >> 32) as u32
+}
+
+impl GroupOptions {
+    const MS: u64 = 1_000_000;
+
+    /// How often a leader says that it is there, in nanoseconds. All of a node's leaders do so at once.
+    pub fn heartbeat_ns(&self) -> u64 {
+        self.election_timeout_ms * Self::MS / 3
+    }
+
+    fn config(&self, replica: ReplicaId, groups: usize) -> Config {
+        let election_ns = self.election_timeout_ms * Self::MS;
+        Config {
+            election_timeout_min_ns: election_ns,
+            election_timeout_max_ns: 2 * election_ns,
+            // A little less, so that a heartbeat that is due a moment late is sent with the others all the same.
+            heartbeat_interval_ns: self.heartbeat_ns() * 4 / 5,
+            lease_ns: election_ns * 4 / 5,
+            read_mode: self.read_mode,
+            durability: self.durability,
+            cache_bytes_max: CACHE_BYTES_A_CORE / groups.max(1),
+            snapshot_chunk_bytes: 256 << 10,
+            ..Config::new(replica)
+        }
+    }
+}
+
+/// Who asked for what.
+#[derive(Clone, Copy)]
+struct Asked {
+    origin: Origin,
+    handler: Handler,
+    /// Whether its connection has unfinished writes, which it must not pass.
+    is_ordered: bool,
+    /// When it came, among all requests: what waits does so in this order, wherever it has been meanwhile.
+    order: u64,
+    /// When its patience ends, wherever it waits.
+    deadline_ns: u64,
+}
+
+/// A write that was proposed here and is not applied.
+struct Pending {
+    index: u64,
+    term: u64,
+    asked: Asked,
+    mode: Mode,
+    payload: std::sync::Arc<[u8]>,
+    /// When its patience ends, once this replica does not lead any more.
+    deadline_ns: u64,
+}
+
+/// A read that waits until it may be served.
+struct WaitingRead {
+    /// Raft's name for it; `None`: its index is known.
+    context: Option<u64>,
+    index: u64,
+    /// The last entry when it came: nothing behind that is applied before it is known where the read may be served.
+    limit: u64,
+    asked: Asked,
+    request: Box<OwnedRequest>,
+}
+
+/// A replica of one of this core's shards.
+pub(super) struct Group {
+    shard: u16,
+    raft: Raft,
+    is_dirty: bool,
+    /// Whether the shard should have this replica: who is left out is told nothing more by its leader.
+    is_placed: bool,
+    /// The last write that was handed out, and the last one that is synced.
+    handed_number: u64,
+    synced_number: u64,
+    /// Proposed here, in order of index.
+    pending: VecDeque<Pending>,
+    reads: VecDeque<WaitingRead>,
+    near_reads: Vec<NearRead>,
+    /// Committed and not applied, because a save must catch up first.
+    committed: VecDeque<Entry>,
+    /// Bytes of entries that were applied in this turn.
+    applied_bytes: usize,
+    /// The last timestamp that was proposed.
+    proposed_ms: u64,
+    /// The tick that is under way.
+    tick_index: u64,
+    incoming: Option<Incoming>,
+    /// When leadership may be handed over again, and how often that came to nothing in a row.
+    transfer_ns: u64,
+    transfer_failures: u32,
+}
+
+/// A command for all of this core's shards.
+struct Fanout {
+    origin: Origin,
+    /// Shards that have not answered.
+    waiting: usize,
+    /// The first error, if there is one.
+    error: Option<Vec<u8>>,
+}
+
+/// A request that waits for a leader.
+struct Waiting {
+    asked: Asked,
+    request: Box<OwnedRequest>,
+}
+
+/// Where a shard's requests go.
+#[derive(Default)]
+struct Route {
+    /// Who leads, as far as is known, and in which term.
+    leader: Option<u32>,
+    term: u64,
+    /// Requests that are on their way to other nodes.
+    in_flight: u32,
+    /// Whether some of those went to another than is known to lead now.
+    is_stale: bool,
+    /// Who said last that it leads, and in which term: for who has no replica here that knows better.
+    hearsay: Option<(u32, u64)>,
+    waiting: VecDeque<Waiting>,
+}
+
+/// All groups with a replica on this core, and the way to the others.
+pub struct Groups {
+    options: GroupOptions,
+    /// By shard number.
+    by_shard: Vec<Option<Box<Group>>>,
+    routes: Vec<Route>,
+    /// What the disk holds of shards of which this node has no replica now, by shard number.
+    idle: Vec<Option<(HardState, SnapshotMeta)>>,
+    /// Groups that have something ready.
+    dirty: Vec<u16>,
+    /// Groups whose committed entries wait for a save: looked at in every turn.
+    paused: Vec<u16>,
+    /// Whether one of them only waits for the next turn.
+    has_backlog: bool,
+    ready: Ready,
+    /// The turn's clock.
+    now_ns: u64,
+    /// When a group has something to do if nothing happens before.
+    deadline_ns: u64,
+    /// When patience ends next.
+    patience_ns: u64,
+    /// When what waits for a leader is looked at again.
+    retry_ns: u64,
+    /// When groups are compared with the cluster's state again, and the meta group's leader is told of them.
+    compare_ns: u64,
+    report_ns: u64,
+    /// Commands for all shards that wait for some of them.
+    fanouts: BTreeMap<u64, Fanout>,
+    next_context: u64,
+    next_order: u64,
+    forwards: Forwards,
+    waiting_bytes: usize,
+    decoder: Decoder,
+    outgoing: Vec<Outgoing>,
+    fetching: Vec<Fetching>,
+    next_read: u32,
+    /// Which places of snapshots that come are taken: a bit each.
+    incoming_places: u32,
+    /// Shards whose snapshots wait for a save.
+    installs: Vec<u16>,
+    counts: Counts,
+}
+
+/// What INFO shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Elections that replicas of this core won.
+    pub elections_won: u64,
+    /// Requests sent to other nodes.
+    pub forwarded: u64,
+    /// Requests of other nodes.
+    pub served: u64,
+    /// Writes whose fate is unknown.
+    pub uncertain: u64,
+    /// Snapshots that followers were sent whole.
+    pub snapshots_sent: u64,
+    /// Snapshots of leaders that took the place of what was here.
+    pub snapshots_installed: u64,
+    /// Reads of the journal for followers that lack what is not in memory.
+    pub fetches: u64,
+    /// Reads served here because their level did not ask for the leader.
+    pub near: u64,
+}
+
+impl Groups {
+    /// No group yet, of `shards` shards. `seed` is another one in every start.
+    pub fn new(options: GroupOptions, shards: usize, seed: u64) -> Self {
+        let mut forwards = Forwards::default();
+        forwards.begin_at(seed);
+        Self {
+            options,
+            by_shard: (0..shards).map(|_| None).collect(),
+            routes: (0..shards).map(|_| Route::default()).collect(),
+            idle: (0..shards).map(|_| None).collect(),
+            dirty: Vec::new(),
+            paused: Vec::new(),
+            has_backlog: false,
+            ready: Ready::default(),
+            now_ns: 0,
+            deadline_ns: 0,
+            patience_ns: u64::MAX,
+            retry_ns: u64::MAX,
+            compare_ns: 0,
+            report_ns: 0,
+            fanouts: BTreeMap::new(),
+            next_context: 0,
+            next_order: 0,
+            forwards,
+            waiting_bytes: 0,
+            decoder: Decoder::default(),
+            outgoing: Vec::new(),
+            fetching: Vec::new(),
+            next_read: 0,
+            incoming_places: 0,
+            installs: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Adds this node's replica of a shard, as its disk left it.
+    pub fn add(&mut self, shard: u16, replica: ReplicaId, restored: Restored, now_ns: u64, seed: u64) {
+        let config = self.options.config(replica, self.by_shard.len());
+        let raft = Raft::new(config, restored, now_ns, seed);
+        // They are nobody's under whichever id they wait.
+        let near_reads = self.by_shard[usize::from(shard)].take().map_or_else(Vec::new, |old| old.near_reads);
+        self.by_shard[usize::from(shard)] = Some(Box::new(Group {
+            shard,
+            raft,
+            is_dirty: false,
+            is_placed: true,
+            handed_number: 0,
+            synced_number: 0,
+            pending: VecDeque::new(),
+            reads: VecDeque::new(),
+            near_reads,
+            committed: VecDeque::new(),
+            applied_bytes: 0,
+            proposed_ms: 0,
+            tick_index: 0,
+            incoming: None,
+            transfer_ns: 0,
+            transfer_failures: 0,
+        }));
+        self.deadline_ns = 0;
+    }
+
+    /// What there is to do depends on this clock from now on. It does not go back.
+    pub fn set_clock(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
+    }
+
+    /// The turn's clock, in monotonic nanoseconds.
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// When there is something to do if nothing happens before, in nanoseconds of the same clock.
+    pub fn next_ns(&self) -> u64 {
+        self.deadline_ns.min(self.patience_ns).min(self.retry_ns).min(self.compare_ns)
+    }
+
+    /// Whether the next turn has something to do without a completion.
+    pub fn has_work(&self) -> bool {
+        !self.dirty.is_empty() || self.has_backlog
+    }
+
+    /// Whether so much waits that no more requests are to be taken.
+    pub fn is_full(&self) -> bool {
+        self.waiting_bytes > WAITING_BYTES_MAX
+    }
+
+    /// The replica of a shard, if there is one here.
+    pub fn raft(&self, shard: usize) -> Option<&Raft> {
+        self.by_shard.get(shard)?.as_ref().map(|group| &group.raft)
+    }
+
+    /// Who leads a shard, as far as is known, and in which term.
+    pub fn leader(&self, shard: usize) -> (Option<u32>, u64) {
+        let route = &self.routes[shard];
+        (route.leader, route.term)
+    }
+
+    /// The counters.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Shards of which a replica is here, with it.
+    pub fn replicas(&self) -> impl Iterator<Item = (u16, &Raft)> {
+        self.by_shard.iter().flatten().map(|group| (group.shard, &group.raft))
+    }
+
+    /// The shards that a replica of this core leads.
+    pub fn led(&self) -> impl Iterator<Item = u16> {
+        self.replicas().filter(|(_, raft)| raft.role() == Role::Leader).map(|(shard, _)| shard)
+    }
+
+    fn mark_dirty(&mut self, shard: u16) {
+        if let Some(group) = &mut self.by_shard[usize::from(shard)]
+            && !std::mem::replace(&mut group.is_dirty, true)
+        {
+            self.dirty.push(shard);
+        }
+    }
+}

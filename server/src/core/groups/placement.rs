@@ -1,0 +1,328 @@
+//! Making the groups what the cluster's state says: which replicas there are, who votes, who leads.
+//!
+//! Invariants:
+//!
+//! - A replica that is to come is a learner first, and votes once it has what its leader has.
+//! - A state of the cluster that is older than the group's membership changes nothing: it does not know who is in it.
+//! - One change of a group at a time; who is to go goes after who is to come has come.
+//! - A replica under a new id goes on with all that it had under the old one, its vote included, once that is durable.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use duva_raft::{Membership, ReplicaId, Restored, Role, SnapshotMeta};
+
+use super::{Group, Groups, genesis_membership, node_of, propose::UNCERTAIN};
+use crate::{
+    cluster::{incarnation_of, meta::MetaState},
+    core::{
+        cluster_shared::ShardStatus,
+        node::{Node, Origin},
+        peer::frame::{Kind, META_GROUP},
+    },
+};
+
+/// How often groups are compared with the cluster's state, in nanoseconds.
+const COMPARE_NS: u64 = 100_000_000;
+
+/// How often leaders say who votes, in nanoseconds.
+const REPORT_NS: u64 = 1_000_000_000;
+
+/// How long after handing leadership over it may be handed over again, at first, in nanoseconds, and how often that doubles.
+const TRANSFER_NS: u64 = 500_000_000;
+const TRANSFER_DOUBLINGS: u32 = 7;
+
+/// Entries that a learner may lack when it gets its vote: they are on their way.
+const LACKING_MAX: u64 = 64;
+
+impl Node {
+    /// The groups' clock, in nanoseconds.
+    pub fn now_ns(&self) -> u64 {
+        self.groups.as_ref().map_or(0, |groups| groups.now_ns)
+    }
+
+    /// Takes note of a new state of the cluster, if there is one.
+    #[inline]
+    pub(in crate::core) fn look_at_cluster(&mut self) {
+        if let Some(cluster) = &self.cluster
+            && cluster.version() != self.cluster_version
+        {
+            self.take_cluster_view();
+        }
+    }
+
+    #[cold]
+    fn take_cluster_view(&mut self) {
+        let Some(cluster) = self.cluster.clone() else { return };
+        self.cluster_version = cluster.version();
+        let view = cluster.view();
+        let has_other_topology =
+            self.cluster_view.as_ref().is_some_and(|known| known.has_other_topology(&view));
+        self.topology_has_changed |= has_other_topology && self.has_topology_watchers;
+        let is_other = self.cluster_view.as_ref().is_none_or(|known| known.state != view.state);
+        self.cluster_view = Some(Arc::clone(&view));
+        if !is_other {
+            return;
+        }
+        let mut addresses: Vec<(u32, SocketAddr)> = Vec::new();
+        for (&number, node) in &cluster.nodes_to_reach(&view.state) {
+            match node.host.parse() {
+                Ok(host) => addresses.push((number, SocketAddr::new(host, node.peer_port))),
+                Err(_) => tracing::warn!(node = number, host = node.host, "the node's host is no IP address"),
+            }
+        }
+        self.peers.set_nodes(&addresses);
+        let Some(mut groups) = self.groups.take() else { return };
+        self.found_replicas(&mut groups, &view.state);
+        groups.compare_ns = 0;
+        self.groups = Some(groups);
+    }
+
+    /// Makes sure that this core has the replicas that it should have.
+    fn found_replicas(&mut self, groups: &mut Groups, state: &MetaState) {
+        let own = groups.options.number;
+        for (shard, replicas) in state.placement.iter().enumerate() {
+            if usize::from(self.owners[shard]) != self.core {
+                continue;
+            }
+            let placed = replicas.iter().find(|&&replica| node_of(replica) == own);
+            if let Some(&replica) = placed {
+                self.found_replica(groups, shard as u16, replica);
+            }
+            if let Some(group) = &mut groups.by_shard[shard]
+                && group.is_placed != placed.is_some()
+            {
+                group.is_placed = placed.is_some();
+                groups.mark_dirty(shard as u16);
+            }
+        }
+    }
+
+    /// Makes sure that this core has this replica of a shard.
+    fn found_replica(&mut self, groups: &mut Groups, shard: u16, replica: ReplicaId) {
+        let (now_ns, seed) = (groups.now_ns, self.executor.next_seed());
+        let restored = match &groups.by_shard[usize::from(shard)] {
+            // Ids grow: an earlier one is never taken up again.
+            Some(group) if group.raft.id() >= replica => return,
+            // Later: what is on its way to the disk would count as being there.
+            Some(group)
+                if group.synced_number < group.handed_number
+                    || group.raft.has_ready()
+                    || group.incoming.is_some() =>
+            {
+                return;
+            }
+            Some(group) => {
+                let index = group.raft.applied_index();
+                Restored {
+                    hard_state: group.raft.hard_state(),
+                    snapshot: SnapshotMeta {
+                        index,
+                        term: group.raft.term_at(index).unwrap_or(0),
+                        membership: group.raft.membership_at(index).clone(),
+                    },
+                    entries: group.raft.entries(index + 1..group.raft.last_index() + 1),
+                }
+            }
+            None => match groups.idle[usize::from(shard)].take() {
+                Some((hard_state, snapshot)) => Restored { hard_state, snapshot, entries: Vec::new() },
+                None => Restored {
+                    snapshot: SnapshotMeta { membership: genesis_membership(), ..SnapshotMeta::default() },
+                    ..Restored::default()
+                },
+            },
+        };
+        tracing::info!(shard, replica = replica.0, "a replica of the shard begins here");
+        if let Some(earlier) = groups.by_shard[usize::from(shard)].take() {
+            self.end_group(groups, *earlier);
+        }
+        groups.add(shard, replica, restored, now_ns, seed);
+    }
+
+    /// A replica ends: what was asked of it is answered, or goes on elsewhere.
+    fn end_group(&mut self, groups: &mut Groups, group: Group) {
+        for pending in group.pending {
+            groups.counts.uncertain += 1;
+            self.respond_error(pending.asked.origin, UNCERTAIN);
+        }
+        for mut read in group.reads {
+            if let Origin::Peer { node, id, .. } = read.asked.origin {
+                self.refuse_forward(node, group.shard, id);
+            } else {
+                groups.keep(group.shard, read.asked, &mut read.request.view());
+            }
+        }
+    }
+
+    /// Brings the groups that this core leads closer to what the cluster's state says.
+    pub(super) fn compare_groups(&mut self, groups: &mut Groups) {
+        if groups.compare_ns > groups.now_ns {
+            return;
+        }
+        groups.compare_ns = groups.now_ns + COMPARE_NS;
+        let Some(view) = self.cluster_view.clone() else { return };
+        self.found_replicas(groups, &view.state);
+        let now_ns = groups.now_ns;
+        let mut statuses = Vec::new();
+        for (shard, replicas) in view.state.placement.iter().enumerate() {
+            let (leader, term) = (groups.routes[shard].leader, groups.routes[shard].term);
+            if let Some(group) = &mut groups.by_shard[shard]
+                && group.raft.role() == Role::Leader
+            {
+                if knows_all(&view.state, group.raft.membership()) {
+                    let is_lost = self.log.as_ref().is_some_and(|log| log.is_lost());
+                    compare(group, replicas, (now_ns, is_lost), |node| self.peers.is_up(node));
+                }
+                let voters = group.raft.membership().voters.clone();
+                statuses.push((
+                    shard as u16,
+                    ShardStatus { leader: Some((groups.options.number, term)), voters },
+                ));
+                groups.mark_dirty(shard as u16);
+            } else if usize::from(self.owners[shard]) == self.core {
+                statuses.push((
+                    shard as u16,
+                    ShardStatus { leader: leader.map(|node| (node, term)), voters: Vec::new() },
+                ));
+            }
+        }
+        let Some(cluster) = self.cluster.clone() else { return };
+        let led: Vec<(u16, ShardStatus)> =
+            statuses.iter().filter(|(_, status)| !status.voters.is_empty()).cloned().collect();
+        cluster.update(statuses);
+        if groups.report_ns > now_ns {
+            return;
+        }
+        groups.report_ns = now_ns + REPORT_NS;
+        let wanted = usize::from(view.state.replication_factor).min(view.state.nodes.len());
+        let is_moving = view.state.placement.iter().any(|list| {
+            list.len() > wanted || list.iter().any(|it| !view.state.nodes.contains_key(&node_of(*it)))
+        });
+        if let Some(to) = cluster.meta_leader().filter(|&to| is_moving && to != groups.options.number) {
+            let _ = self.peers.push(to, Kind::Leaders, 0, META_GROUP, |out| write_report(out, &led));
+        }
+    }
+
+    /// Takes what the leaders of some shards say.
+    pub(in crate::core) fn take_report(&mut self, from: u32, payload: &[u8]) {
+        let Some(cluster) = &self.cluster else { return };
+        match read_report(payload) {
+            Some(report) => cluster.update(
+                report
+                    .into_iter()
+                    .map(|(shard, term, voters)| (shard, ShardStatus { leader: Some((from, term)), voters })),
+            ),
+            None => tracing::warn!(node = from, "a report of another node cannot be read"),
+        }
+    }
+}
+
+/// Whether a state of the cluster is as new as a group's membership. A node that starts again knows an earlier one until it has
+/// heard from the others.
+fn knows_all(state: &MetaState, membership: &Membership) -> bool {
+    membership.members().all(|replica| incarnation_of(replica) < state.next_incarnation)
+}
+
+/// Proposes the next step from a group's membership to `wanted`, whose first is to lead.
+fn compare(
+    group: &mut Group,
+    wanted: &[ReplicaId],
+    (now_ns, is_lost): (u64, bool),
+    is_up: impl Fn(u32) -> bool,
+) {
+    let raft = &mut group.raft;
+    let membership = raft.membership();
+    if membership.is_joint() || raft.transfer_target().is_some() {
+        return;
+    }
+    let commit = raft.commit_index();
+    let is_caught_up = |replica: ReplicaId| {
+        raft.progress(replica).is_some_and(|progress| progress.match_index() + LACKING_MAX >= commit)
+    };
+    let mut voters = membership.voters.clone();
+    let mut learners: Vec<ReplicaId> = Vec::new();
+    for &replica in wanted.iter().filter(|replica| !membership.voters.contains(replica)) {
+        if membership.learners.contains(&replica) && is_caught_up(replica) && is_up(node_of(replica)) {
+            voters.push(replica);
+        } else {
+            learners.push(replica);
+        }
+    }
+    // Who is to go goes when everybody is there.
+    if learners.is_empty() && voters.len() == membership.voters.len() {
+        voters.retain(|replica| wanted.contains(replica));
+    }
+    voters.sort_unstable();
+    learners.sort_unstable();
+    if !voters.is_empty() && (voters != membership.voters || learners != membership.learners) {
+        match raft.propose_membership(now_ns, &voters, &learners) {
+            Ok(_) => tracing::info!(shard = group.shard, ?voters, ?learners, "the shard's replicas change"),
+            Err(error) => {
+                tracing::debug!(shard = group.shard, ?error, "the shard's replicas cannot change now")
+            }
+        }
+        return;
+    }
+    hand_over(group, wanted, (now_ns, is_lost), is_up);
+}
+
+/// Hands leadership to the replica that should have it, or, from a node that can journal nothing any more, to any that can.
+fn hand_over(
+    group: &mut Group,
+    wanted: &[ReplicaId],
+    (now_ns, is_lost): (u64, bool),
+    is_up: impl Fn(u32) -> bool,
+) {
+    let raft = &mut group.raft;
+    let (own, last) = (raft.id(), raft.last_index());
+    if wanted.first() == Some(&own) && !is_lost {
+        group.transfer_failures = 0;
+        return;
+    }
+    if now_ns < group.transfer_ns {
+        return;
+    }
+    let heard_ns = now_ns.saturating_sub(2 * raft.config().heartbeat_interval_ns);
+    // It has everything, and answers: a transfer to another would only keep writes waiting.
+    let is_ready = |replica: ReplicaId| {
+        let progress = raft.progress(replica);
+        let is_there =
+            progress.is_some_and(|it| it.match_index() + LACKING_MAX >= last && it.heard_ns() >= heard_ns);
+        replica != own && is_up(node_of(replica)) && raft.membership().voters.contains(&replica) && is_there
+    };
+    let candidates = if is_lost { wanted } else { &wanted[..wanted.len().min(1)] };
+    let Some(target) = candidates.iter().copied().find(|&replica| is_ready(replica)) else { return };
+    if raft.transfer_leadership(now_ns, target).is_ok() {
+        // If it comes to nothing, this replica leads on, and waits longer each time.
+        group.transfer_ns = now_ns + (TRANSFER_NS << group.transfer_failures.min(TRANSFER_DOUBLINGS));
+        group.transfer_failures += 1;
+    }
+}
+
+/// For each shard: its number (2), term (8), how many voters (1), voters (8 each).
+fn write_report(out: &mut Vec<u8>, led: &[(u16, ShardStatus)]) {
+    for (shard, status) in led {
+        out.extend_from_slice(&shard.to_le_bytes());
+        out.extend_from_slice(&status.leader.map_or(0, |(_, term)| term).to_le_bytes());
+        out.push(status.voters.len() as u8);
+        for voter in &status.voters {
+            out.extend_from_slice(&voter.0.to_le_bytes());
+        }
+    }
+}
+
+type Report = Vec<(u16, u64, Vec<ReplicaId>)>;
+
+fn read_report(mut bytes: &[u8]) -> Option<Report> {
+    let mut report = Vec::new();
+    while !bytes.is_empty() {
+        let (shard, rest) = bytes.split_first_chunk()?;
+        let (term, rest) = rest.split_first_chunk()?;
+        let (&count, rest) = rest.split_first()?;
+        let (voters, rest) = rest.split_at_checked(usize::from(count) * size_of::<u64>())?;
+        let voters = voters.chunks_exact(size_of::<u64>());
+        let voters = voters.filter_map(super::forward::number).map(ReplicaId).collect();
+        report.push((u16::from_le_bytes(*shard), u64::from_le_bytes(*term), voters));
+        bytes = rest;
+    }
+    Some(report)
+}

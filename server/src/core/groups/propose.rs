@@ -1,0 +1,510 @@
+//! What becomes of a request for a shard: proposed or read where its shard's leader is, sent there otherwise.
+
+use duva_engine::{
+    Protocol, Reply,
+    command::{Flags, Handler},
+};
+use duva_raft::{Proposal, ProposeError, ReadOutcome, Role};
+
+use super::{
+    Asked, COMMAND_BYTES_MAX, Fanout, Group, Groups, PATIENCE_NS, Pending, Waiting, WaitingRead,
+    forward::{self, ForwardHead, Forwarded, Status},
+    near::applied,
+    run::REFUSED_REST_NS,
+};
+use crate::core::{
+    batch::Answer,
+    log::{
+        payload::{self, Selection},
+        replicated::TAG_COMMAND,
+    },
+    node::{Node, Origin, Submitted},
+    peer::{
+        frame::{self, Kind},
+        links::Pushed,
+    },
+    request::Request,
+};
+
+/// What a request that waited for a leader in vain gets.
+const NO_LEADER: &str = "CLUSTERDOWN The shard has no leader now; nothing was executed";
+
+/// What a request that is too large for a log gets.
+const TOO_LARGE: &str = "ERR the command is longer than 64 MiB, the most that is replicated";
+
+/// The longest reply that travels between nodes, in bytes, and what is sent instead of a longer one.
+const REPLY_BYTES_MAX: usize = frame::PAYLOAD_BYTES_MAX - 64;
+const TOO_LONG: &[u8] = b"-ERR the reply is longer than 80 MiB: ask the node that leads the shard\r\n";
+
+/// What a write gets of which nobody can tell in time whether it takes effect.
+pub(super) const UNCERTAIN: &str =
+    "UNCERTAIN The shard's leader was lost before it confirmed this write: it may take effect or not";
+
+/// How a request that was looked at goes on.
+pub(super) enum Course {
+    /// A read to be executed now.
+    Execute,
+    /// It waits, or is elsewhere.
+    Waiting,
+    /// It gets this error.
+    Error(&'static str),
+    /// This replica does not lead any more.
+    Lost,
+}
+
+impl Node {
+    /// What the shard's group makes of a request whose keys are all in one shard of this core; `None`: it is a read to be
+    /// executed now.
+    pub(in crate::core) fn group_first(
+        &mut self,
+        origin: Origin,
+        handler: Handler,
+        request: &mut Request<'_>,
+        output: &mut Vec<u8>,
+        is_ordered: bool,
+    ) -> Option<Submitted> {
+        let mut groups = self.groups.take().expect("whoever asks has groups");
+        let course = if request.keys.is_empty() && request.command.flags.contains(Flags::WRITE) {
+            self.fan_out(&mut groups, (origin, handler), request);
+            Course::Waiting
+        } else if request.keys.is_empty() {
+            // What this node's replicas hold.
+            self.executor.read_ms = self.read_time_of_all_ms();
+            Course::Execute
+        } else {
+            let shard = self.executor.shards.number_of(request.keys[0].slot) as u16;
+            groups.next_order += 1;
+            let asked = Asked {
+                origin,
+                handler,
+                is_ordered,
+                order: groups.next_order,
+                deadline_ns: groups.now_ns + PATIENCE_NS,
+            };
+            self.take_request(&mut groups, shard, asked, request)
+        };
+        self.groups = Some(groups);
+        match course {
+            Course::Execute => None,
+            Course::Waiting => Some(Submitted::Waiting),
+            Course::Error(error) => {
+                Reply::new(output, request.mode.protocol).error(error);
+                Some(Submitted::Done)
+            }
+            Course::Lost => unreachable!("a request that is not served here is sent on"),
+        }
+    }
+
+    /// Gives a command for whole shards to each of this core's.
+    fn fan_out(
+        &mut self,
+        groups: &mut Groups,
+        (origin, handler): (Origin, Handler),
+        request: &mut Request<'_>,
+    ) {
+        groups.next_order += 1;
+        let id = groups.next_order;
+        let owners = self.owners.iter().enumerate();
+        let own: Vec<usize> =
+            owners.filter(|(_, owner)| usize::from(**owner) == self.core).map(|(shard, _)| shard).collect();
+        groups.fanouts.insert(id, Fanout { origin, waiting: own.len(), error: None });
+        let command = request.command;
+        for shard in own {
+            groups.next_order += 1;
+            let origin = Origin::Fanout { id, command };
+            let asked = Asked {
+                origin,
+                handler,
+                is_ordered: true,
+                order: groups.next_order,
+                deadline_ns: groups.now_ns + PATIENCE_NS,
+            };
+            if let Course::Error(error) = self.take_request(groups, shard as u16, asked, request) {
+                self.fanned.push((id, format!("-{error}\r\n").into_bytes()));
+            }
+        }
+    }
+
+    /// Takes the answers of single shards to commands for all of them.
+    pub(super) fn take_fanned(&mut self, groups: &mut Groups) {
+        for (id, reply) in std::mem::take(&mut self.fanned) {
+            let Some(fanout) = groups.fanouts.get_mut(&id) else { continue };
+            fanout.waiting -= 1;
+            if reply.first() == Some(&b'-') && fanout.error.is_none() {
+                fanout.error = Some(reply);
+            }
+            if fanout.waiting == 0
+                && let Some(fanout) = groups.fanouts.remove(&id)
+            {
+                let reply = fanout.error.unwrap_or_else(|| b"+OK\r\n".to_vec());
+                self.respond(fanout.origin, Answer::Reply, &reply);
+            }
+        }
+    }
+
+    fn take_request(
+        &mut self,
+        groups: &mut Groups,
+        shard: u16,
+        asked: Asked,
+        request: &mut Request<'_>,
+    ) -> Course {
+        if payload::len_bytes_max(request, Selection::All) > COMMAND_BYTES_MAX {
+            return Course::Error(TOO_LARGE);
+        }
+        if request.mode.reading.is_near() {
+            match self.read_near(groups, shard, asked, request) {
+                Course::Lost => {}
+                course => return course,
+            }
+        }
+        if groups.routes[usize::from(shard)].waiting.is_empty() {
+            match self.lead(groups, shard, asked, request) {
+                Course::Lost => {}
+                course => return course,
+            }
+            if self.send_on(groups, shard, asked, request) {
+                return Course::Waiting;
+            }
+        }
+        groups.keep(shard, asked, request);
+        Course::Waiting
+    }
+
+    /// Serves a request if this core's replica leads.
+    fn lead(&mut self, groups: &mut Groups, shard: u16, asked: Asked, request: &mut Request<'_>) -> Course {
+        let now_ns = groups.now_ns;
+        let is_stale = groups.routes[usize::from(shard)].is_stale;
+        let Some(group) = &mut groups.by_shard[usize::from(shard)] else { return Course::Lost };
+        if group.raft.role() != Role::Leader {
+            return Course::Lost;
+        }
+        // A connection's earlier requests, sent elsewhere or proposed under an earlier term, may have to be proposed anew, and
+        // are not to be overtaken.
+        let is_unsettled = group.pending.front().is_some_and(|first| first.term < group.raft.term());
+        if (is_stale || is_unsettled) && !matches!(asked.origin, Origin::Peer { .. }) {
+            return Course::Lost;
+        }
+        if request.command.flags.contains(Flags::WRITE) {
+            let course = self.propose_to(group, asked, request, now_ns);
+            groups.mark_dirty(shard);
+            return course;
+        }
+        let context = groups.next_context;
+        groups.next_context += 1;
+        // What its connection wrote before is in the log by now.
+        let behind = if asked.is_ordered { group.raft.last_index() } else { 0 };
+        let (index, context) = match group.raft.read(now_ns, context) {
+            Ok(ReadOutcome::At(index)) => (index.max(behind), None),
+            Ok(ReadOutcome::Pending) => (behind, Some(context)),
+            Err(_) => return Course::Lost,
+        };
+        if context.is_none() && index <= group.raft.applied_index() {
+            self.observed = request.mode.reading.is_tracked().then(|| applied(shard, &group.raft));
+            self.executor.read_ms = self.read_time_ms(shard);
+            return Course::Execute;
+        }
+        let request = Box::new(request.to_owned());
+        group.reads.push_back(WaitingRead { context, index, limit: group.raft.last_index(), asked, request });
+        groups.mark_dirty(shard);
+        Course::Waiting
+    }
+
+    fn propose_to(
+        &mut self,
+        group: &mut Group,
+        asked: Asked,
+        request: &mut Request<'_>,
+        now_ns: u64,
+    ) -> Course {
+        if self.log.as_ref().is_some_and(|log| log.is_lost()) {
+            return Course::Error("MISCONF Errors writing to the AOF file: this node's journal has failed");
+        }
+        let slot = self.executor.shards.slots_of(usize::from(group.shard)).start;
+        let shard_ms = self.executor.shards.of(slot).time_ms();
+        let timestamp_ms = self.executor.now_ms.max(group.proposed_ms).max(shard_ms);
+        let mut bytes = std::mem::take(&mut self.scratch_payload);
+        bytes.clear();
+        payload::write(request, Selection::All, &self.executor.settings, &mut bytes);
+        let payload: std::sync::Arc<[u8]> = bytes.as_slice().into();
+        self.scratch_payload = bytes;
+        let seed = self.executor.next_seed();
+        let proposal = Proposal { timestamp_ms, seed, tag: TAG_COMMAND, payload: payload.clone() };
+        match group.raft.propose(now_ns, proposal) {
+            Ok((index, term)) => {
+                group.proposed_ms = timestamp_ms;
+                let mode = request.mode;
+                // What was proposed in an earlier term may be for a place behind this one, and is not settled yet.
+                let place = group.pending.iter().rposition(|other| other.index <= index);
+                let pending = Pending { index, term, asked, mode, payload, deadline_ns: u64::MAX };
+                group.pending.insert(place.map_or(0, |place| place + 1), pending);
+                Course::Waiting
+            }
+            Err(
+                ProposeError::NotLeader { .. }
+                | ProposeError::Transferring { .. }
+                | ProposeError::Busy
+                | ProposeError::ChangePending
+                | ProposeError::InvalidMembership
+                | ProposeError::NotVoter,
+            ) => Course::Lost,
+        }
+    }
+
+    /// The time that reads of a shard see: no deadline lies between that and what the shard's log has passed.
+    pub(super) fn read_time_ms(&mut self, shard: u16) -> u64 {
+        let now_ms = self.executor.now_ms;
+        let slot = self.executor.shards.slots_of(usize::from(shard)).start;
+        let shard = self.executor.shards.of(slot);
+        let before_due_ms = shard.next_due_ms().map_or(u64::MAX, |due_ms| due_ms.saturating_sub(1));
+        now_ms.min(before_due_ms).max(shard.time_ms())
+    }
+
+    /// The same for reads of all shards of this core.
+    fn read_time_of_all_ms(&mut self) -> u64 {
+        let now_ms = self.executor.now_ms;
+        let due_ms = self.executor.shards.iter().filter_map(duva_engine::Shard::next_due_ms).min();
+        now_ms.min(due_ms.map_or(u64::MAX, |due_ms| due_ms.saturating_sub(1)))
+    }
+
+    /// Sends a request to the node that leads its shard; false: none is known, or the way there is not free.
+    fn send_on(&mut self, groups: &mut Groups, shard: u16, asked: Asked, request: &mut Request<'_>) -> bool {
+        let own = groups.options.number;
+        let route = &mut groups.routes[usize::from(shard)];
+        let Some(to) = route.leader.filter(|&leader| leader != own && !route.is_stale) else { return false };
+        if groups.by_shard[usize::from(shard)].as_ref().is_some_and(|group| !group.pending.is_empty()) {
+            return false;
+        }
+        // One that came from another node is not sent further: that one knows no less.
+        let has_way = self.peers.is_up(to) && self.peers.has_room(to);
+        if matches!(asked.origin, Origin::Peer { .. }) || !has_way {
+            return false;
+        }
+        let id = groups.forwards.next_id();
+        let names = (id, route.term);
+        let settings = &self.executor.settings;
+        let pushed = self.peers.push(to, Kind::Forward, 0, shard, |out| {
+            forward::write_forward(out, names, asked.is_ordered, request, settings);
+        });
+        if pushed == Pushed::Dropped {
+            return false;
+        }
+        route.in_flight += 1;
+        groups.counts.forwarded += 1;
+        let request = Box::new(request.to_owned());
+        groups.waiting_bytes += request.kept_bytes();
+        let deadline_ns = groups.now_ns + PATIENCE_NS;
+        groups.patience_ns = groups.patience_ns.min(deadline_ns);
+        let forwarded = Forwarded { shard, to, asked, request, deadline_ns };
+        groups.forwards.insert(id, forwarded);
+        true
+    }
+
+    /// A request of another node.
+    pub(super) fn take_forward(&mut self, groups: &mut Groups, from: u32, shard: u16, bytes: &[u8]) {
+        let Some(ForwardHead { id, term, is_ordered, protocol, touch, reading, command }) =
+            forward::read_forward(bytes)
+        else {
+            tracing::warn!(node = from, "a request of another node cannot be read");
+            return;
+        };
+        // Replies that do not leave are not piled up: the request comes again.
+        let leads = self.peers.has_room(from)
+            && groups.by_shard[usize::from(shard)]
+                .as_ref()
+                .is_some_and(|group| group.raft.role() == Role::Leader && group.raft.term() == term);
+        if !leads {
+            return self.refuse_forward(from, shard, id);
+        }
+        let mut decoder = std::mem::take(&mut groups.decoder);
+        let hasher = self.executor.hasher.clone();
+        match decoder.decode(command, &hasher) {
+            Ok(decoded) => {
+                groups.counts.served += 1;
+                let origin = Origin::Peer { node: from, shard, id, command: decoded.command };
+                let mut request = decoded.request(command, &mut []);
+                request.mode.protocol = protocol;
+                request.mode.touch = touch;
+                request.mode.reading = reading;
+                let is_here = |slot| self.executor.shards.number_of(slot) == usize::from(shard);
+                if !request.keys.iter().all(|key| is_here(key.slot)) {
+                    self.respond(origin, Answer::Reply, b"-ERR the request is of another shard\r\n");
+                } else {
+                    self.serve_forward(groups, shard, origin, is_ordered, &mut request);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(node = from, "a request of another node cannot be read: {}", error.0);
+                let reply = b"-ERR the node that leads the shard does not understand the request\r\n";
+                self.reply_to_peer(from, shard, id, reply);
+            }
+        }
+        groups.decoder = decoder;
+    }
+
+    fn serve_forward(
+        &mut self,
+        groups: &mut Groups,
+        shard: u16,
+        origin: Origin,
+        is_ordered: bool,
+        request: &mut Request<'_>,
+    ) {
+        let Origin::Peer { node, id, .. } = origin else { panic!("a forward comes from a peer") };
+        let Some(handler) = single_handler(request) else {
+            return self.respond(origin, Answer::Reply, b"-ERR the request is none of a single shard\r\n");
+        };
+        groups.next_order += 1;
+        let asked = Asked {
+            origin,
+            handler,
+            is_ordered,
+            order: groups.next_order,
+            deadline_ns: groups.now_ns + PATIENCE_NS,
+        };
+        match self.lead(groups, shard, asked, request) {
+            Course::Execute => self.execute_waiting(asked, request),
+            Course::Waiting => {}
+            Course::Error(error) => {
+                let mut reply = Vec::new();
+                Reply::new(&mut reply, Protocol::Resp2).error(error);
+                self.respond(origin, Answer::Reply, &reply);
+            }
+            Course::Lost => self.refuse_forward(node, shard, id),
+        }
+    }
+
+    /// Tells a node that its request was not executed here.
+    pub(super) fn refuse_forward(&mut self, node: u32, shard: u16, id: u64) {
+        let write = |out: &mut Vec<u8>| forward::write_reply(out, id, Status::NotLeader, &[]);
+        let _ = self.peers.push(node, Kind::ForwardReply, 0, shard, write);
+    }
+
+    /// Sends a reply to another node.
+    pub(in crate::core) fn reply_to_peer(&mut self, node: u32, shard: u16, id: u64, reply: &[u8]) {
+        let reply = if reply.len() > REPLY_BYTES_MAX { TOO_LONG } else { reply };
+        let status = self.observed.take().map_or(Status::Done, |observed| Status::DoneAt(observed.position));
+        let write = |out: &mut Vec<u8>| forward::write_reply(out, id, status, reply);
+        let _ = self.peers.push(node, Kind::ForwardReply, 0, shard, write);
+    }
+
+    /// Serves what waited for the leader of a shard, in order, as far as there is one.
+    pub(super) fn serve_waiting(&mut self, groups: &mut Groups, shard: u16) {
+        let place = usize::from(shard);
+        while let Some(mut waiting) = groups.routes[place].waiting.pop_front() {
+            let asked = waiting.asked;
+            let kept_bytes = waiting.request.kept_bytes();
+            let mut request = waiting.request.view();
+            match self.lead(groups, shard, asked, &mut request) {
+                Course::Execute => self.execute_waiting(asked, &mut request),
+                Course::Waiting => {}
+                Course::Error(error) => self.respond_error(asked.origin, error),
+                Course::Lost => {
+                    if !self.send_on(groups, shard, asked, &mut request) {
+                        groups.routes[place].waiting.push_front(waiting);
+                        return;
+                    }
+                }
+            }
+            groups.waiting_bytes -= kept_bytes;
+        }
+    }
+
+    /// Executes a read that has waited.
+    pub(super) fn execute_waiting(&mut self, asked: Asked, request: &mut Request<'_>) {
+        let Asked { origin, handler, .. } = asked;
+        let mut output = std::mem::take(&mut self.scratch);
+        output.clear();
+        let step = self.executor.execute(handler, request, &mut output);
+        if self.after_step(origin, step, request) == Submitted::Done {
+            self.respond(origin, Answer::Reply, &output);
+        }
+        self.scratch = output;
+    }
+
+    pub(super) fn respond_error(&mut self, origin: Origin, error: &str) {
+        self.respond(origin, Answer::Reply, format!("-{error}\r\n").as_bytes());
+    }
+
+    /// Ends the patience of what has waited too long.
+    pub(super) fn end_patience(&mut self, groups: &mut Groups) {
+        let now_ns = groups.now_ns;
+        if groups.patience_ns > now_ns {
+            return;
+        }
+        for place in 0..groups.routes.len() {
+            while let Some(first) = groups.routes[place].waiting.front()
+                && first.asked.deadline_ns <= now_ns
+                && let Some(waiting) = groups.routes[place].waiting.pop_front()
+            {
+                groups.waiting_bytes -= waiting.request.kept_bytes();
+                self.respond_error(waiting.asked.origin, NO_LEADER);
+            }
+        }
+        groups.give_near_reads_up();
+        for forwarded in groups.forwards.take_if(|forwarded| forwarded.deadline_ns <= now_ns) {
+            self.give_forwarded_up(groups, forwarded);
+        }
+        for group in groups.by_shard.iter_mut().flatten() {
+            // Those that this replica cannot learn of. Later ones may be in front of them.
+            while let Some(place) = group.pending.iter().position(|pending| pending.deadline_ns <= now_ns)
+                && let Some(pending) = group.pending.remove(place)
+            {
+                groups.counts.uncertain += 1;
+                self.respond_error(pending.asked.origin, UNCERTAIN);
+            }
+        }
+        let waiting = groups.routes.iter().filter_map(|route| route.waiting.front());
+        let pending = groups.by_shard.iter().flatten().flat_map(|group| &group.pending);
+        let deadlines = waiting.map(|waiting| waiting.asked.deadline_ns);
+        let deadlines = deadlines.chain(pending.map(|pending| pending.deadline_ns));
+        let deadlines = deadlines.chain(groups.forwards.deadline_ns()).chain(groups.near_deadline_ns());
+        groups.patience_ns = deadlines.min().unwrap_or(u64::MAX);
+    }
+
+    /// A forwarded request will not be answered: whether a write takes effect is unknown, a read is asked anew.
+    pub(super) fn give_forwarded_up(&mut self, groups: &mut Groups, forwarded: Forwarded) {
+        let Forwarded { shard, asked, mut request, .. } = forwarded;
+        groups.end_flight(shard, request.kept_bytes());
+        if request.command.flags.contains(Flags::WRITE) {
+            groups.counts.uncertain += 1;
+            self.respond_error(asked.origin, UNCERTAIN);
+        } else {
+            groups.keep(shard, asked, &mut request.view());
+        }
+    }
+}
+
+impl Groups {
+    /// Keeps a request until its shard has a leader, in front of what came later.
+    pub(super) fn keep(&mut self, shard: u16, asked: Asked, request: &mut Request<'_>) {
+        self.patience_ns = self.patience_ns.min(asked.deadline_ns);
+        self.retry_ns = self.retry_ns.min(self.now_ns + REFUSED_REST_NS);
+        let request = Box::new(request.to_owned());
+        self.waiting_bytes += request.kept_bytes();
+        let waiting = &mut self.routes[usize::from(shard)].waiting;
+        let place = waiting.iter().rposition(|other| other.asked.order < asked.order);
+        waiting.insert(place.map_or(0, |last| last + 1), Waiting { asked, request });
+    }
+
+    /// A request is not on its way to another node any more.
+    pub(super) fn end_flight(&mut self, shard: u16, kept_bytes: usize) {
+        let route = &mut self.routes[usize::from(shard)];
+        route.in_flight -= 1;
+        route.is_stale &= route.in_flight > 0;
+        self.waiting_bytes -= kept_bytes;
+    }
+}
+
+fn single_handler(request: &Request<'_>) -> Option<Handler> {
+    use duva_engine::command::Run;
+    match request.command.run {
+        Run::Single(handler) | Run::Split(handler, _) | Run::Staged(handler, _)
+            if !request.keys.is_empty() =>
+        {
+            Some(handler)
+        }
+        Run::Everywhere(handler, _) if request.command.flags.contains(Flags::WRITE) => Some(handler),
+        _ => None,
+    }
+}
