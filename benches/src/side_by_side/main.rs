@@ -8,8 +8,10 @@
 mod background_save;
 mod beside;
 mod client;
+mod cluster;
 mod connection;
 mod directory;
+mod etcd;
 mod expire;
 mod failure;
 mod growth;
@@ -113,6 +115,7 @@ fn measure(options: &Options) -> Result<()> {
             Mode::Restart => restart::run(settings, report, kinds)?,
             Mode::BackgroundSave => background_save::run(settings, report, kinds)?,
             Mode::JournalSync => journal_sync::run(settings, report)?,
+            Mode::Cluster => cluster::run(settings, report, kinds)?,
         }
     }
     report.finish()

@@ -25,7 +25,8 @@ MODES (the rows' throughput, latency and CPU if none is given):
     --restart           from exec to the first PONG with 10M keys, from journals, snapshots, AOF and RDB
     --bgsave            latencies and memory while 10M keys are saved under 50,000 requests a second
     --journal-sync      ways to write and sync a journal's block, without any server
-    --all               every mode but --cores and --journal-sync
+    --cluster           three nodes of the first server beside one, failover, and three nodes of etcd
+    --all               every mode but --cores, --journal-sync and --cluster
 
 OPTIONS:
     --servers NAMES     servers by name, the first one being compared with the others  [duva, redis, all in PEER_*]
@@ -44,6 +45,7 @@ ENVIRONMENT:
     PEER_X=PROGRAM                                           another server, called x
     PEER_X_ARGS=ARGUMENTS                                    its arguments; {port}, {dir}, {cores}, {cpus} are replaced,
                                                              and {persistence} by Redis's options for it
+    PEER_ETCD=PROGRAM                                        etcd, for --cluster; etcdctl is beside it
 ";
 
 /// What is to be measured.
@@ -58,6 +60,7 @@ pub(crate) enum Mode {
     Restart,
     BackgroundSave,
     JournalSync,
+    Cluster,
 }
 
 #[derive(Debug, PartialEq)]
@@ -81,7 +84,7 @@ impl Options {
         self.modes.iter().any(|mode| match mode {
             Mode::Rows | Mode::Cores(_) => self.rows.iter().any(|row| row.field.needs_disk()),
             Mode::Memory | Mode::Idle | Mode::Growth { .. } | Mode::Expire => false,
-            Mode::Restart | Mode::BackgroundSave | Mode::JournalSync => true,
+            Mode::Restart | Mode::BackgroundSave | Mode::JournalSync | Mode::Cluster => true,
         })
     }
 }
@@ -132,6 +135,7 @@ impl Asked {
                 "--restart" => options.modes.push(Mode::Restart),
                 "--bgsave" => options.modes.push(Mode::BackgroundSave),
                 "--journal-sync" => options.modes.push(Mode::JournalSync),
+                "--cluster" => options.modes.push(Mode::Cluster),
                 "--all" => options.modes.extend([
                     Mode::Rows,
                     Mode::Memory,
@@ -218,6 +222,7 @@ mod tests {
         assert_eq!(options("--memory --rows get-p1").modes, [Mode::Rows, Mode::Memory]);
         let cores = options("--cores 2 --rows get-p1");
         assert_eq!((cores.modes, cores.rows.len()), (vec![Mode::Cores(2)], 1));
+        assert!(options("--cluster").needs_disk());
         let saving = options("--restart --bgsave --keys 5000 --dir /x");
         assert_eq!(saving.modes, [Mode::Restart, Mode::BackgroundSave]);
         assert!(saving.needs_disk() && !options("--memory").needs_disk());

@@ -94,7 +94,8 @@ impl Kind {
         ];
         let mut peers: Vec<(String, String)> = env::vars()
             .filter_map(|(variable, program)| Some((variable.strip_prefix("PEER_")?.to_owned(), program)))
-            .filter(|(name, _)| !name.ends_with("_ARGS"))
+            // etcd speaks another protocol: see `cluster`.
+            .filter(|(name, _)| !name.ends_with("_ARGS") && name != "ETCD")
             .collect();
         peers.sort();
         for (name, program) in peers {
@@ -177,7 +178,17 @@ impl Server {
     /// Starts a server in a new directory, on as many CPUs as it has cores, and waits until it answers.
     pub(crate) fn start(kind: &Kind, settings: &Settings) -> Result<Self> {
         let directory = Arc::new(Directory::new(&settings.directory)?);
-        Self::launch(kind, settings, directory, START_TIMEOUT).map(|(server, _)| server)
+        Self::launch(kind, settings, directory, free_port()?, START_TIMEOUT).map(|(server, _)| server)
+    }
+
+    /// Starts a server in `directory` and on a port that others know it by.
+    pub(crate) fn start_at(
+        kind: &Kind,
+        settings: &Settings,
+        directory: &Arc<Directory>,
+        port: u16,
+    ) -> Result<Self> {
+        Self::launch(kind, settings, Arc::clone(directory), port, DISK_TIMEOUT).map(|(server, _)| server)
     }
 
     /// Starts a server on what another one left in `directory`. Returns also how long it took until the first reply
@@ -187,13 +198,14 @@ impl Server {
         settings: &Settings,
         directory: &Arc<Directory>,
     ) -> Result<(Self, Duration)> {
-        Self::launch(kind, settings, Arc::clone(directory), DISK_TIMEOUT)
+        Self::launch(kind, settings, Arc::clone(directory), free_port()?, DISK_TIMEOUT)
     }
 
     fn launch(
         kind: &Kind,
         settings: &Settings,
         directory: Arc<Directory>,
+        port: u16,
         timeout: Duration,
     ) -> Result<(Self, Duration)> {
         let first_cpu = settings.server_cpu;
@@ -201,7 +213,6 @@ impl Server {
         let log = directory.path().join("output");
         let output = fs::File::create(&log).during(|| log.display().to_string())?;
         let errors = output.try_clone().during(|| log.display().to_string())?;
-        let port = free_port()?;
         let start = Instant::now();
         let child = pinned(&kind.program, &cpus)
             .args(kind.arguments(port, directory.path(), &cpus))
@@ -325,7 +336,7 @@ impl Drop for Server {
 }
 
 /// A port that was free a moment ago. Should another process take it meanwhile, the server says so and ends.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").during(|| "asking for a free port".into())?;
     Ok(listener.local_addr().during(|| "asking for a free port".into())?.port())
 }
