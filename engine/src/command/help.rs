@@ -116,8 +116,6 @@ const TEXTS: &[(&str, &[&str])] = &[
         &[
             "COUNTKEYSINSLOT <slot>",
             "    How many keys of the slot this node has.",
-            "FAILOVER [FORCE|TAKEOVER]",
-            "    Moves leadership, so that a node can leave.",
             "FORGET <node-id>",
             "    Takes the node out of the cluster.",
             "GETKEYSINSLOT <slot> <count>",
@@ -128,8 +126,6 @@ const TEXTS: &[(&str, &[&str])] = &[
             "    What a node that starts asks of the cluster it joins.",
             "KEYSLOT <key>",
             "    The slot that the key belongs to.",
-            "MEET <ip> <port> [<bus-port>]",
-            "    Lets this node join the cluster of another one.",
             "MYID",
             "    This node's id.",
             "MYSHARDID",

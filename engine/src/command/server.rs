@@ -89,7 +89,7 @@ pub enum ServerCommand {
     ClusterView,
     /// CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT.
     ClusterSlotKeys,
-    /// What changes a cluster: CLUSTER MEET, FORGET, FAILOVER, JOIN.
+    /// What changes a cluster: CLUSTER FORGET and JOIN.
     ClusterChange,
     /// READONLY and READWRITE.
     ReadMode,
@@ -291,13 +291,8 @@ const CLUSTER: &[Command] = &[
         .arguments(&[string("node-id")])
         .flags(&[Flags::ADMIN, Flags::STALE])
         .deprecated("5.0.0", "`CLUSTER REPLICAS`"),
-    cluster_change("cluster|meet", -4, "3.0.0", "Lets this node join the cluster of another one.")
-        .arguments(&[string("ip"), integer("port"), integer("cluster_bus_port").since("4.0.0").optional()])
-        .history(&[("4.0.0", "Takes the port for nodes.")]),
     cluster_change("cluster|forget", 3, "3.0.0", "Takes a node out of the cluster.")
         .arguments(&[string("node-id")]),
-    cluster_change("cluster|failover", -2, "3.0.0", "Lets this node lead, or another one.")
-        .arguments(&[one_of("options", &[word("force", "FORCE"), word("takeover", "TAKEOVER")]).optional()]),
     cluster_change("cluster|join", 6, "7.0.0", "Lets a node that starts into the cluster.").arguments(&[
         string("node-id"),
         string("host"),

@@ -96,7 +96,7 @@ pub(super) fn list_keys(replies: &[AdminReply], reply: &mut Reply<'_>) {
     keys.iter().for_each(|key| reply.bulk(key));
 }
 
-/// MEET, FORGET, FAILOVER and JOIN.
+/// FORGET and JOIN.
 pub(super) fn change(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
     if node.cluster_view.is_none() {
         return error(connection, DISABLED);
@@ -109,8 +109,6 @@ fn administer_cluster(node: &mut Node, connection: &mut Connection, request: &mu
     match request.command.own_name() {
         "forget" => forget(node, connection, request),
         "join" => let_join(node, connection, request),
-        "meet" => error(connection, "ERR Start the other node with --join and this node's address instead"),
-        "failover" => failover(node, connection),
         _ => unreachable!("the table has no other subcommand that changes the cluster"),
     }
 }
@@ -183,15 +181,6 @@ fn let_join(node: &mut Node, connection: &mut Connection, request: &mut Request<
     cluster.ask(MetaCommand::AddNode(info));
     node.shared.wake();
     error(connection, "TRYAGAIN The node is being let in")
-}
-
-/// CLUSTER FAILOVER: this node is to lead what it has replicas of.
-fn failover(node: &mut Node, connection: &mut Connection) -> Flow {
-    let _ = node;
-    error(
-        connection,
-        "ERR leadership moves by itself: stop the node that is to be replaced, or let the cluster forget it",
-    )
 }
 
 /// READONLY and READWRITE.
