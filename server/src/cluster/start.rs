@@ -13,17 +13,14 @@ use std::path::PathBuf;
 use duva_raft::{HardState, SnapshotMeta};
 
 use super::{
-    file::ClusterFile,
+    file::{CLUSTER_FILE_NAME, ClusterFile},
     join::{self, JoinAnswer, JoinRequest},
     meta::{MetaState, NodeInfo},
 };
 use crate::{
-    config::Config,
+    config::{Config, RaftDurability},
     storage::{Birth, Store},
 };
-
-/// The name of the file, in the journal's directory.
-pub const FILE_NAME: &str = "cluster";
 
 /// What a node begins with.
 pub struct Start {
@@ -36,7 +33,7 @@ pub struct Start {
 /// Whether the server is a node of a cluster: the configuration says so, or the directory. What cannot be looked at is
 /// refused when it is opened.
 pub fn belongs_to_cluster(config: &Config) -> bool {
-    let path = config.directory.join(&config.append_directory_name).join(FILE_NAME);
+    let path = config.directory.join(&config.append_directory_name).join(CLUSTER_FILE_NAME);
     path.exists() || config.cluster || config.join.is_some()
 }
 
@@ -84,11 +81,13 @@ pub fn open(config: &Config, store: &Store, joined: Option<ClusterFile>) -> Resu
             Ok(None)
         };
     };
-    let path = directory.join(FILE_NAME);
-    if let Some(bytes) = store.read_small(FILE_NAME)? {
+    let path = directory.join(CLUSTER_FILE_NAME);
+    if let Some(bytes) = store.read_small(CLUSTER_FILE_NAME)? {
         let file = ClusterFile::decode(&bytes)
             .map_err(|error| format!("{} cannot be read: {error}; restore it from a copy", path.display()))?;
-        if store.must_not_vote() {
+        // Replicas whose copies count in the page cache have lost them with the machine.
+        let was_in_memory = config.raft_durability == RaftDurability::Memory && store.has_other_boot();
+        if store.must_not_vote() || was_in_memory {
             return Err(format!(
                 "{} may have lost what it had acknowledged, so it must not take part as the node that it was: move it \
                  away, start with join, and let the cluster forget the old node",
@@ -132,6 +131,6 @@ pub fn open(config: &Config, store: &Store, joined: Option<ClusterFile>) -> Resu
         }
         None => return Ok(None),
     };
-    store.write_small(FILE_NAME, &file.encode())?;
+    store.write_small(CLUSTER_FILE_NAME, &file.encode())?;
     Ok(Some(Start { file, path }))
 }

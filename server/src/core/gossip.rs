@@ -21,6 +21,8 @@ pub struct Gossip {
     timeout_ns: u64,
     /// Since when there is no link to a node, in monotonic nanoseconds.
     lost_since_ns: BTreeMap<u32, u64>,
+    /// When a node's own packet came last: it is not down, whatever others say.
+    heard_ns: BTreeMap<u32, u64>,
     /// When a link will have been missing for long enough.
     look_ns: u64,
     /// Whether something may have changed since it was shared.
@@ -34,6 +36,7 @@ impl Gossip {
             detector,
             timeout_ns: u64::from(timeout_ms) * 1_000_000,
             lost_since_ns: BTreeMap::new(),
+            heard_ns: BTreeMap::new(),
             look_ns: u64::MAX,
             has_news: true,
         }
@@ -42,6 +45,11 @@ impl Gossip {
     /// When there is something to do if nothing happens before.
     pub fn next_ns(&self) -> u64 {
         self.detector.next_ns().min(self.look_ns)
+    }
+
+    /// Whether a packet of the node's own came within the time after which a silent one is down.
+    fn has_spoken(&self, node: u32, now_ns: u64) -> bool {
+        self.heard_ns.get(&node).is_some_and(|heard_ns| now_ns < heard_ns.saturating_add(self.timeout_ns))
     }
 
     /// What is known of the other nodes, given for each whether there is a link to it.
@@ -67,6 +75,7 @@ impl Gossip {
             // Others may reach it although this node does not.
             match heard.get(&node) {
                 Some(Health::Up) if !is_linked => health = Health::Suspected,
+                Some(Health::Down) if self.has_spoken(node, now_ns) => {}
                 Some(heard) => health = *heard,
                 None => {}
             }
@@ -85,6 +94,7 @@ impl Node {
     pub(super) fn take_gossip(&mut self, from: u32, payload: &[u8], now_ns: u64) {
         let Some(gossip) = &mut self.gossip else { return };
         gossip.has_news = true;
+        gossip.heard_ns.insert(from, now_ns);
         if let Err(error) = gossip.detector.take(from, payload, now_ns) {
             tracing::debug!(node = from, "{error}");
         }

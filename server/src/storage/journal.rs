@@ -55,6 +55,8 @@ pub(super) struct JournalStore {
     /// The `dump.rdb` that a new directory begins with.
     import: Option<PathBuf>,
     earlier: Arc<EarlierSegments>,
+    /// Whether the machine was started anew since this directory was used.
+    has_other_boot: bool,
     options: Options,
 }
 
@@ -99,14 +101,26 @@ impl JournalStore {
             rdb: RdbOptions { compress: config.snapshot_is_compressed },
             has_checksum: config.snapshot_has_checksum,
         };
-        let store =
-            Self { folder, manifest, scan, beginnings: Mutex::new(Vec::new()), import, earlier, options };
+        let store = Self {
+            has_other_boot: before.kernel_boot != manifest.kernel_boot,
+            folder,
+            manifest,
+            scan,
+            beginnings: Mutex::new(Vec::new()),
+            import,
+            earlier,
+            options,
+        };
         store.check_segment_size()?;
         Ok(store)
     }
 
     pub(super) fn directory(&self) -> &Path {
         self.folder.path()
+    }
+
+    pub(super) fn has_other_boot(&self) -> bool {
+        self.has_other_boot
     }
 
     pub(super) fn read_small(&self, name: &str) -> Result<Option<Vec<u8>>, String> {

@@ -215,6 +215,11 @@ impl Store {
         self.journal().is_some_and(|journal| journal.manifest().must_not_vote)
     }
 
+    /// Whether the machine was started anew since the directory was used: what was only in the page cache may be lost.
+    pub fn has_other_boot(&self) -> bool {
+        self.journal().is_some_and(JournalStore::has_other_boot)
+    }
+
     /// A small file of the journal's folder; `None`: it is not there.
     ///
     /// # Errors

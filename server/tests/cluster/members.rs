@@ -226,16 +226,27 @@ fn a_node_of_another_cluster_is_refused_and_harms_nobody() {
     foreign.nodes[0].turn(Role::Joins(cluster.nodes[0].address()));
     foreign.nodes[0].start();
     assert_eq!(foreign.nodes[0].cluster_info("cluster_known_nodes").as_deref(), Ok("1"));
-    // Nor is it let in at run time.
-    let (host, port) = (cluster.nodes[0].address().ip().to_string(), cluster.nodes[0].address().port());
-    let reply = foreign.nodes[0].connect().call(&["CLUSTER", "MEET", &host, &port.to_string()]);
-    assert!(reply.is_error(), "{reply}");
     let load = Load::start(43, 2, &cluster.addresses());
     load.wait_for_every_key(load.now());
     load.finish_and_check(&cluster.addresses());
     for node in &cluster.nodes {
         assert_eq!(node.cluster_info("cluster_known_nodes").as_deref(), Ok("3"));
     }
+}
+
+#[test]
+fn what_was_in_memory_is_not_trusted_after_the_machine_started_anew() {
+    let mut node = Node::new("1", Role::First).option("raft-durability", "memory");
+    node.start();
+    node.stop();
+    let path = node.data().join("appendonlydir").join(duva_persist::names::MANIFEST);
+    let bytes = std::fs::read(&path).expect("the directory has a manifest");
+    let mut manifest = duva_persist::manifest::Manifest::decode(&bytes).expect("it can be read");
+    manifest.kernel_boot = [0xEE; 16];
+    std::fs::write(&path, manifest.encode()).expect("it can be written");
+    let (status, log) = node.run_to_its_end();
+    assert!(!status.success(), "{status}: {log}");
+    assert!(log.contains("must not take part as the node that it was"), "{log}");
 }
 
 #[test]

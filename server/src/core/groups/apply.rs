@@ -158,7 +158,7 @@ impl Node {
     /// A write whose entry was replaced by another did not happen, and never will under that entry.
     fn propose_anew(&mut self, groups: &mut Groups, shard: u16, pending: &Pending) {
         if let Origin::Peer { node, id, .. } = pending.asked.origin {
-            return self.refuse_forward(node, shard, id);
+            return self.refuse_forward(groups, node, shard, id);
         }
         let mut decoder = Decoder::default();
         let hasher = self.executor.hasher.clone();

@@ -8,7 +8,8 @@
 //!
 //! Integers are little-endian; the frame's group is the shard. A forward says under which term its receiver is
 //! believed to lead: under another it is refused, so that what was sent to who led before is never executed between
-//! what is sent to who leads now.
+//! what is sent to who leads now. Once one is refused, so is all that its sender sent behind it: the sender waits for its
+//! replies, and begins anew with one that says that it is the first.
 
 use std::collections::BTreeMap;
 
@@ -33,6 +34,8 @@ mod flag {
     pub(super) const TOUCH: u8 = 1 << 2;
     /// The reply is to say where in the shard's log the request was.
     pub(super) const TRACKED: u8 = 1 << 3;
+    /// The sender awaits no reply about this shard: whatever was refused comes again, in order, from here on.
+    pub(super) const FIRST: u8 = 1 << 4;
 }
 
 /// What became of a forwarded request.
@@ -55,6 +58,7 @@ pub(super) struct ForwardHead<'a> {
     pub(super) id: u64,
     pub(super) term: u64,
     pub(super) is_ordered: bool,
+    pub(super) is_first: bool,
     pub(super) protocol: Protocol,
     pub(super) touch: bool,
     pub(super) reading: Reading,
@@ -65,7 +69,7 @@ pub(super) struct ForwardHead<'a> {
 pub(super) fn write_forward(
     out: &mut Vec<u8>,
     (id, term): (u64, u64),
-    is_ordered: bool,
+    (is_ordered, is_first): (bool, bool),
     request: &Request<'_>,
     settings: &Settings,
 ) {
@@ -73,6 +77,7 @@ pub(super) fn write_forward(
     let mut flags = 0;
     for (is_set, bit) in [
         (is_ordered, flag::ORDERED),
+        (is_first, flag::FIRST),
         (protocol == Protocol::Resp3, flag::RESP3),
         (touch, flag::TOUCH),
         (reading.is_tracked(), flag::TRACKED),
@@ -93,6 +98,7 @@ pub(super) fn read_forward(bytes: &[u8]) -> Option<ForwardHead<'_>> {
         id: number(&head[..8])?,
         term: number(&head[8..16])?,
         is_ordered: flags & flag::ORDERED != 0,
+        is_first: flags & flag::FIRST != 0,
         protocol: if flags & flag::RESP3 != 0 { Protocol::Resp3 } else { Protocol::Resp2 },
         touch: flags & flag::TOUCH != 0,
         reading: if flags & flag::TRACKED != 0 { Reading::LeaderTracked } else { Reading::Leader },

@@ -14,9 +14,9 @@ use duva_raft::{
     EntryKind, Index, Proposal, Raft, Ready, ReplicaId, Restored, Role, SnapshotMeta, SnapshotWrite, codec,
 };
 
-use super::{GroupOptions, node_of};
+use super::GroupOptions;
 use crate::{
-    cluster::{balance, file::ClusterFile, meta::MetaCommand, meta::MetaState, replica},
+    cluster::{balance, file::ClusterFile, meta::MetaCommand, meta::MetaState, node_of, replica},
     core::{
         node::Node,
         peer::frame::{Kind, META_GROUP},

@@ -32,11 +32,11 @@ mod restore;
 mod run;
 mod snapshots;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use duva_engine::command::Handler;
 use duva_raft::{
-    Config, Durability, Entry, HardState, Membership, Raft, ReadMode, Ready, ReplicaId, Restored, Role,
+    Config, Durability, Entry, HardState, Membership, Raft, ReadMode, Ready, ReplicaId, Restored,
     SnapshotMeta,
 };
 
@@ -45,6 +45,7 @@ use super::{
     node::Origin,
     request::{Mode, OwnedRequest},
 };
+use crate::cluster::GENESIS_REPLICA;
 use fetch::Fetching;
 use forward::Forwards;
 use near::NearRead;
@@ -81,19 +82,9 @@ pub struct GroupOptions {
     pub durability: Durability,
 }
 
-/// The first replica of every group, and its only voter at birth.
-pub fn genesis_replica() -> ReplicaId {
-    ReplicaId(1 << 32 | 1)
-}
-
 /// The membership that every group begins with.
 pub fn genesis_membership() -> Membership {
-    Membership::new(&[genesis_replica()], &[]).expect("one voter is a membership")
-}
-
-/// The node that a replica is on.
-pub fn node_of(replica: ReplicaId) -> u32 {
-    (replica.0 >> 32) as u32
+    Membership::new(&[GENESIS_REPLICA], &[]).expect("one voter is a membership")
 }
 
 impl GroupOptions {
@@ -207,7 +198,7 @@ struct Route {
     term: u64,
     /// Requests that are on their way to other nodes.
     in_flight: u32,
-    /// Whether some of those went to another than is known to lead now.
+    /// Whether nothing more is sent before those are answered: some went to another than is known to lead now, or were refused.
     is_stale: bool,
     /// Who said last that it leads, and in which term: for who has no replica here that knows better.
     hearsay: Option<(u32, u64)>,
@@ -245,6 +236,8 @@ pub struct Groups {
     next_context: u64,
     next_order: u64,
     forwards: Forwards,
+    /// Nodes and shards of which a request was refused, and all that follows until the node begins anew.
+    refused: BTreeSet<(u32, u16)>,
     waiting_bytes: usize,
     decoder: Decoder,
     outgoing: Vec<Outgoing>,
@@ -302,6 +295,7 @@ impl Groups {
             next_context: 0,
             next_order: 0,
             forwards,
+            refused: BTreeSet::new(),
             waiting_bytes: 0,
             decoder: Decoder::default(),
             outgoing: Vec::new(),
@@ -370,12 +364,6 @@ impl Groups {
         self.by_shard.get(shard)?.as_ref().map(|group| &group.raft)
     }
 
-    /// Who leads a shard, as far as is known, and in which term.
-    pub fn leader(&self, shard: usize) -> (Option<u32>, u64) {
-        let route = &self.routes[shard];
-        (route.leader, route.term)
-    }
-
     /// The counters.
     pub fn counts(&self) -> Counts {
         self.counts
@@ -384,11 +372,6 @@ impl Groups {
     /// Shards of which a replica is here, with it.
     pub fn replicas(&self) -> impl Iterator<Item = (u16, &Raft)> {
         self.by_shard.iter().flatten().map(|group| (group.shard, &group.raft))
-    }
-
-    /// The shards that a replica of this core leads.
-    pub fn led(&self) -> impl Iterator<Item = u16> {
-        self.replicas().filter(|(_, raft)| raft.role() == Role::Leader).map(|(shard, _)| shard)
     }
 
     fn mark_dirty(&mut self, shard: u16) {

@@ -11,12 +11,12 @@ use std::{net::SocketAddr, sync::Arc};
 
 use duva_raft::{Membership, ReplicaId, Restored, Role, SnapshotMeta};
 
-use super::{Group, Groups, genesis_membership, node_of, propose::UNCERTAIN};
+use super::{Group, Groups, genesis_membership, propose::UNCERTAIN};
 use crate::{
-    cluster::{incarnation_of, meta::MetaState},
+    cluster::{incarnation_of, meta::MetaState, node_of},
     core::{
         cluster_shared::ShardStatus,
-        node::{Node, Origin},
+        node::Node,
         peer::frame::{Kind, META_GROUP},
     },
 };
@@ -99,7 +99,6 @@ impl Node {
 
     /// Makes sure that this core has this replica of a shard.
     fn found_replica(&mut self, groups: &mut Groups, shard: u16, replica: ReplicaId) {
-        let (now_ns, seed) = (groups.now_ns, self.executor.next_seed());
         let restored = match &groups.by_shard[usize::from(shard)] {
             // Ids grow: an earlier one is never taken up again.
             Some(group) if group.raft.id() >= replica => return,
@@ -135,7 +134,7 @@ impl Node {
         if let Some(earlier) = groups.by_shard[usize::from(shard)].take() {
             self.end_group(groups, *earlier);
         }
-        groups.add(shard, replica, restored, now_ns, seed);
+        groups.add(shard, replica, restored, groups.now_ns, self.executor.next_seed());
     }
 
     /// A replica ends: what was asked of it is answered, or goes on elsewhere.
@@ -144,12 +143,8 @@ impl Node {
             groups.counts.uncertain += 1;
             self.respond_error(pending.asked.origin, UNCERTAIN);
         }
-        for mut read in group.reads {
-            if let Origin::Peer { node, id, .. } = read.asked.origin {
-                self.refuse_forward(node, group.shard, id);
-            } else {
-                groups.keep(group.shard, read.asked, &mut read.request.view());
-            }
+        for read in group.reads {
+            self.ask_elsewhere(groups, group.shard, read);
         }
     }
 
@@ -161,7 +156,7 @@ impl Node {
         groups.compare_ns = groups.now_ns + COMPARE_NS;
         let Some(view) = self.cluster_view.clone() else { return };
         self.found_replicas(groups, &view.state);
-        let now_ns = groups.now_ns;
+        let (now_ns, is_lost) = (groups.now_ns, self.is_journal_lost());
         let mut statuses = Vec::new();
         for (shard, replicas) in view.state.placement.iter().enumerate() {
             let (leader, term) = (groups.routes[shard].leader, groups.routes[shard].term);
@@ -169,7 +164,6 @@ impl Node {
                 && group.raft.role() == Role::Leader
             {
                 if knows_all(&view.state, group.raft.membership()) {
-                    let is_lost = self.log.as_ref().is_some_and(|log| log.is_lost());
                     compare(group, replicas, (now_ns, is_lost), |node| self.peers.is_up(node));
                 }
                 let voters = group.raft.membership().voters.clone();

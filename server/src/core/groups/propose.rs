@@ -1,7 +1,7 @@
 //! What becomes of a request for a shard: proposed or read where its shard's leader is, sent there otherwise.
 
 use duva_engine::{
-    Protocol, Reply,
+    Reply,
     command::{Flags, Handler},
 };
 use duva_raft::{Proposal, ProposeError, ReadOutcome, Role};
@@ -73,14 +73,7 @@ impl Node {
             Course::Execute
         } else {
             let shard = self.executor.shards.number_of(request.keys[0].slot) as u16;
-            groups.next_order += 1;
-            let asked = Asked {
-                origin,
-                handler,
-                is_ordered,
-                order: groups.next_order,
-                deadline_ns: groups.now_ns + PATIENCE_NS,
-            };
+            let asked = groups.asked(origin, handler, is_ordered);
             self.take_request(&mut groups, shard, asked, request)
         };
         self.groups = Some(groups);
@@ -110,15 +103,8 @@ impl Node {
         groups.fanouts.insert(id, Fanout { origin, waiting: own.len(), error: None });
         let command = request.command;
         for shard in own {
-            groups.next_order += 1;
             let origin = Origin::Fanout { id, command };
-            let asked = Asked {
-                origin,
-                handler,
-                is_ordered: true,
-                order: groups.next_order,
-                deadline_ns: groups.now_ns + PATIENCE_NS,
-            };
+            let asked = groups.asked(origin, handler, true);
             if let Course::Error(error) = self.take_request(groups, shard as u16, asked, request) {
                 self.fanned.push((id, format!("-{error}\r\n").into_bytes()));
             }
@@ -176,7 +162,8 @@ impl Node {
         let now_ns = groups.now_ns;
         let is_stale = groups.routes[usize::from(shard)].is_stale;
         let Some(group) = &mut groups.by_shard[usize::from(shard)] else { return Course::Lost };
-        if group.raft.role() != Role::Leader {
+        // While it hands leadership over nothing is proposed, and reads are not to overtake what is not.
+        if group.raft.role() != Role::Leader || group.raft.transfer_target().is_some() {
             return Course::Lost;
         }
         // A connection's earlier requests, sent elsewhere or proposed under an earlier term, may have to be proposed anew, and
@@ -217,7 +204,7 @@ impl Node {
         request: &mut Request<'_>,
         now_ns: u64,
     ) -> Course {
-        if self.log.as_ref().is_some_and(|log| log.is_lost()) {
+        if self.is_journal_lost() {
             return Course::Error("MISCONF Errors writing to the AOF file: this node's journal has failed");
         }
         let slot = self.executor.shards.slots_of(usize::from(group.shard)).start;
@@ -282,9 +269,10 @@ impl Node {
         }
         let id = groups.forwards.next_id();
         let names = (id, route.term);
+        let order = (asked.is_ordered, route.in_flight == 0);
         let settings = &self.executor.settings;
         let pushed = self.peers.push(to, Kind::Forward, 0, shard, |out| {
-            forward::write_forward(out, names, asked.is_ordered, request, settings);
+            forward::write_forward(out, names, order, request, settings);
         });
         if pushed == Pushed::Dropped {
             return false;
@@ -302,19 +290,23 @@ impl Node {
 
     /// A request of another node.
     pub(super) fn take_forward(&mut self, groups: &mut Groups, from: u32, shard: u16, bytes: &[u8]) {
-        let Some(ForwardHead { id, term, is_ordered, protocol, touch, reading, command }) =
+        let Some(ForwardHead { id, term, is_ordered, is_first, protocol, touch, reading, command }) =
             forward::read_forward(bytes)
         else {
             tracing::warn!(node = from, "a request of another node cannot be read");
             return;
         };
+        if is_first {
+            groups.refused.remove(&(from, shard));
+        }
         // Replies that do not leave are not piled up: the request comes again.
         let leads = self.peers.has_room(from)
+            && !groups.refused.contains(&(from, shard))
             && groups.by_shard[usize::from(shard)]
                 .as_ref()
                 .is_some_and(|group| group.raft.role() == Role::Leader && group.raft.term() == term);
         if !leads {
-            return self.refuse_forward(from, shard, id);
+            return self.refuse_forward(groups, from, shard, id);
         }
         let mut decoder = std::mem::take(&mut groups.decoder);
         let hasher = self.executor.hasher.clone();
@@ -354,28 +346,18 @@ impl Node {
         let Some(handler) = single_handler(request) else {
             return self.respond(origin, Answer::Reply, b"-ERR the request is none of a single shard\r\n");
         };
-        groups.next_order += 1;
-        let asked = Asked {
-            origin,
-            handler,
-            is_ordered,
-            order: groups.next_order,
-            deadline_ns: groups.now_ns + PATIENCE_NS,
-        };
+        let asked = groups.asked(origin, handler, is_ordered);
         match self.lead(groups, shard, asked, request) {
             Course::Execute => self.execute_waiting(asked, request),
             Course::Waiting => {}
-            Course::Error(error) => {
-                let mut reply = Vec::new();
-                Reply::new(&mut reply, Protocol::Resp2).error(error);
-                self.respond(origin, Answer::Reply, &reply);
-            }
-            Course::Lost => self.refuse_forward(node, shard, id),
+            Course::Error(error) => self.respond_error(origin, error),
+            Course::Lost => self.refuse_forward(groups, node, shard, id),
         }
     }
 
-    /// Tells a node that its request was not executed here.
-    pub(super) fn refuse_forward(&mut self, node: u32, shard: u16, id: u64) {
+    /// Tells a node that its request was not executed here. Nor is what it has sent behind it.
+    pub(super) fn refuse_forward(&mut self, groups: &mut Groups, node: u32, shard: u16, id: u64) {
+        groups.refused.insert((node, shard));
         let write = |out: &mut Vec<u8>| forward::write_reply(out, id, Status::NotLeader, &[]);
         let _ = self.peers.push(node, Kind::ForwardReply, 0, shard, write);
     }
@@ -476,6 +458,13 @@ impl Node {
 }
 
 impl Groups {
+    /// What was asked for just now.
+    fn asked(&mut self, origin: Origin, handler: Handler, is_ordered: bool) -> Asked {
+        self.next_order += 1;
+        let deadline_ns = self.now_ns + PATIENCE_NS;
+        Asked { origin, handler, is_ordered, order: self.next_order, deadline_ns }
+    }
+
     /// Keeps a request until its shard has a leader, in front of what came later.
     pub(super) fn keep(&mut self, shard: u16, asked: Asked, request: &mut Request<'_>) {
         self.patience_ns = self.patience_ns.min(asked.deadline_ns);

@@ -2,7 +2,8 @@
 
 use duva_raft::{Raft, Role};
 
-use super::{Counts, node_of};
+use super::Counts;
+use crate::cluster::node_of;
 use crate::core::{
     node::Node,
     peer::links::{LinkReport, PeerCounts},

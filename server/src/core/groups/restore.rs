@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use duva_raft::{Entry, EntryKind, HardState, Membership, ReplicaId, Restored, SnapshotMeta};
 
-use super::{Groups, fetch::kind_of, genesis_membership, node_of};
+use super::{Groups, fetch::kind_of, genesis_membership};
+use crate::cluster::node_of;
 use crate::{
     cluster::{file::ClusterFile, meta::MetaCommand, meta::MetaState, meta::NodeInfo},
     storage::ShardLog,

@@ -3,13 +3,17 @@
 use duva_net::io::Io;
 use duva_raft::{Body, Raft, Ready, ReplicaId, Role, codec};
 
-use super::{APPLIED_BYTES_A_TURN, Group, Groups, PATIENCE_NS, forward, forward::Status, node_of};
+use super::{APPLIED_BYTES_A_TURN, Group, Groups, PATIENCE_NS, WaitingRead, forward, forward::Status};
+use crate::cluster::node_of;
 use crate::core::{
     batch::Answer,
     levels::Observed,
     log::replicated::INSTALLED,
     node::{Node, Origin},
-    peer::frame::{FrameHeader, Kind},
+    peer::{
+        frame::{FrameHeader, Kind},
+        links::Peers,
+    },
 };
 
 /// How long a request rests that its shard's leader has refused, in nanoseconds.
@@ -123,13 +127,12 @@ impl Node {
             }
         };
         // What cannot be kept is not taken: memory would grow with it.
-        let is_lost = self.log.as_ref().is_some_and(|log| log.is_lost());
         let needs_disk = match &message.body {
             Body::Append { entries, .. } => !entries.is_empty(),
             Body::TimeoutNow | Body::Snapshot { .. } => true,
             _ => false,
         };
-        if is_lost && needs_disk {
+        if needs_disk && self.is_journal_lost() {
             return;
         }
         let now_ns = groups.now_ns;
@@ -152,7 +155,12 @@ impl Node {
                 self.observed = Some(Observed { shard, position });
                 self.respond(forwarded.asked.origin, Answer::Reply, reply);
             }
-            Status::NotLeader => groups.keep(shard, forwarded.asked, &mut forwarded.request.view()),
+            Status::NotLeader => {
+                // What was sent behind it is refused as well: it is waited for, so that all of it goes again in order.
+                let route = &mut groups.routes[usize::from(shard)];
+                route.is_stale = route.in_flight > 0;
+                groups.keep(shard, forwarded.asked, &mut forwarded.request.view());
+            }
         }
     }
 
@@ -178,26 +186,24 @@ impl Node {
     pub(in crate::core) fn peer_is_up(&mut self, node: u32) {
         let Some(groups) = &self.groups else { return };
         for (shard, raft) in groups.replicas().filter(|(_, raft)| raft.role() == Role::Leader) {
-            let term = raft.term();
-            let _ = self
-                .peers
-                .push(node, Kind::Leaders, 0, shard, |out| out.extend_from_slice(&term.to_le_bytes()));
+            tell_of_leading(&mut self.peers, node, shard, raft.term());
         }
+    }
+
+    /// Whether nothing can be journalled any more, until the next start.
+    pub(super) fn is_journal_lost(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.is_lost())
     }
 
     /// Lets the groups go on: what the disk has done, timers, messages, entries, replies.
     pub(in crate::core) fn run_groups(&mut self, io: &mut impl Io) {
         let Some(mut groups) = self.groups.take() else { return };
         self.tell_of_disk(&mut groups);
-        let is_lost = self.log.as_ref().is_some_and(|log| log.is_lost());
-        groups.tick(is_lost);
+        groups.tick(self.is_journal_lost());
         self.compare_groups(&mut groups);
         groups.has_backlog = false;
         for shard in std::mem::take(&mut groups.paused) {
             groups.mark_dirty(shard);
-        }
-        for group in groups.by_shard.iter_mut().flatten() {
-            group.applied_bytes = 0;
         }
         let mut ready = std::mem::take(&mut groups.ready);
         while let Some(shard) = groups.dirty.pop() {
@@ -250,6 +256,7 @@ impl Node {
 
     fn run_group(&mut self, groups: &mut Groups, group: &mut Group, ready: &mut Ready, io: &mut impl Io) {
         let shard = group.shard;
+        group.applied_bytes = 0;
         while group.raft.has_ready() {
             group.raft.take_ready(groups.now_ns, ready);
             for message in ready.messages.drain(..) {
@@ -297,12 +304,17 @@ impl Node {
             let Some(place) = group.reads.iter().position(|read| read.context == Some(*context)) else {
                 continue;
             };
-            let Some(mut read) = group.reads.remove(place) else { continue };
-            if let Origin::Peer { node, id, .. } = read.asked.origin {
-                self.refuse_forward(node, group.shard, id);
-            } else {
-                groups.keep(group.shard, read.asked, &mut read.request.view());
-            }
+            let Some(read) = group.reads.remove(place) else { continue };
+            self.ask_elsewhere(groups, group.shard, read);
+        }
+    }
+
+    /// A read that is not served here: a node that sent it sends it to another, one of this node's waits to be sent.
+    pub(super) fn ask_elsewhere(&mut self, groups: &mut Groups, shard: u16, mut read: WaitingRead) {
+        if let Origin::Peer { node, id, .. } = read.asked.origin {
+            self.refuse_forward(groups, node, shard, id);
+        } else {
+            groups.keep(shard, read.asked, &mut read.request.view());
         }
     }
 
@@ -335,8 +347,7 @@ impl Node {
             self.executor.due_ms = 0;
             let nodes: Vec<u32> = self.peers.nodes().collect();
             for node in nodes {
-                let write = |out: &mut Vec<u8>| out.extend_from_slice(&term.to_le_bytes());
-                let _ = self.peers.push(node, Kind::Leaders, 0, shard, write);
+                tell_of_leading(&mut self.peers, node, shard, term);
             }
         } else {
             tracing::info!(shard, term, leader, "the shard has another leader, or none");
@@ -364,4 +375,9 @@ impl Node {
         }
         debug_assert!(groups.patience_ns <= groups.now_ns + PATIENCE_NS || groups.patience_ns == u64::MAX);
     }
+}
+
+/// Tells a node that this one leads a shard.
+fn tell_of_leading(peers: &mut Peers, node: u32, shard: u16, term: u64) {
+    let _ = peers.push(node, Kind::Leaders, 0, shard, |out| out.extend_from_slice(&term.to_le_bytes()));
 }
