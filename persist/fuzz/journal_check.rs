@@ -22,10 +22,12 @@ use duva_persist::{
     recovery::{self, Directory, EntryKind, RecoveryError, ReplayError, Scan, ScanOptions, segment},
 };
 
+pub(crate) mod journal_bytes;
 pub(crate) mod journal_model;
 pub(crate) mod journal_recipe;
 
-use journal_model::{Head, Model, Record, State, Visit, checksum, number};
+use journal_bytes::{Head, Record, State, checksum, number};
+use journal_model::{Model, Visit};
 use journal_recipe::set;
 
 /// The system's allocator, with each thread's bytes counted.
@@ -113,13 +115,13 @@ pub(crate) fn check_records(data: &[u8]) {
 
 /// Checks that the reader agrees with the model on everything in a segment's file of this core and sequence.
 pub(crate) fn check_file(file: &[u8], (core, sequence): (u16, u32)) {
-    let model = journal_model::head(file);
+    let model = journal_bytes::head(file);
     for complete in [true, false] {
         let found = match within(0, || segment::head(file, complete)) {
             segment::Head::Newer { reader_version } => Head::Newer(reader_version),
             segment::Head::Invalid => Head::Invalid,
             segment::Head::Longer(bytes) => Head::Longer(bytes),
-            segment::Head::Whole(header) => Head::Whole(journal_model::Header {
+            segment::Head::Whole(header) => Head::Whole(journal_bytes::Header {
                 core: header.core.get(),
                 epoch: header.epoch.get(),
                 sequence: header.sequence.get(),
@@ -135,10 +137,10 @@ pub(crate) fn check_file(file: &[u8], (core, sequence): (u16, u32)) {
     }
     let found = segment::search(file, 0, core, sequence);
     let found: Vec<_> = found.map(block).collect();
-    assert_eq!(found, journal_model::search(file, 0, core, sequence));
+    assert_eq!(found, journal_bytes::search(file, 0, core, sequence));
     for offset in 0..file.len() + 2 {
         let header = within(0, || segment::block(file, offset, core, sequence));
-        let model = journal_model::block(file, offset, core, sequence);
+        let model = journal_bytes::block(file, offset, core, sequence);
         assert_eq!(header.map(block), model, "{offset}");
         for end in [file.len(), offset + 100] {
             check_record(file, offset, end, 0);
@@ -156,7 +158,7 @@ pub(crate) fn check_file(file: &[u8], (core, sequence): (u16, u32)) {
 /// Checks a record; returns where the next one begins.
 fn check_record(file: &[u8], offset: usize, end: usize, salt: u32) -> Option<usize> {
     let found = within(0, || segment::record(file, offset, end));
-    let model = journal_model::record(file, offset, end, salt);
+    let model = journal_bytes::record(file, offset, end, salt);
     let read = found.map(|(header, payload, _)| {
         (record(header, payload), segment::record_is_whole(file, offset, header, salt))
     });
@@ -176,8 +178,8 @@ fn state(state: &ShardState) -> State {
     }
 }
 
-fn block(header: &BlockHeader) -> journal_model::Block {
-    journal_model::Block {
+fn block(header: &BlockHeader) -> journal_bytes::Block {
+    journal_bytes::Block {
         epoch: header.epoch.get(),
         offset: header.offset.get() as usize,
         number: header.number.get(),
@@ -394,7 +396,7 @@ fn check_start(folder: &Folder, truncate: bool) -> Option<(Scan, Manifest)> {
         for (name, bytes) in &folder.files {
             eprintln!("DUMP {name} {} bytes", bytes.len());
             if let Some((core, sequence)) = names::parse_segment(name) {
-                if let Head::Whole(head) = journal_model::head(bytes) {
+                if let Head::Whole(head) = journal_bytes::head(bytes) {
                     eprintln!(
                         "DUMP   epoch {} seq {} len {} from {}",
                         head.epoch, head.sequence, head.segment_len, head.blocks_from
@@ -403,14 +405,14 @@ fn check_start(folder: &Folder, truncate: bool) -> Option<(Scan, Manifest)> {
                         eprintln!("DUMP   {state:?}");
                     }
                 }
-                for block in journal_model::search(bytes, 0, core, sequence) {
+                for block in journal_bytes::search(bytes, 0, core, sequence) {
                     eprintln!("DUMP   {block:?}");
                     let mut at = block.offset + 64;
                     while let Some((record, whole)) =
-                        journal_model::record(bytes, at, block.records_end(), block.salt)
+                        journal_bytes::record(bytes, at, block.records_end(), block.salt)
                     {
                         eprintln!("DUMP     {at} {whole} {record:?}");
-                        at = journal_model::up(at + 48 + record.payload.len(), 8);
+                        at = journal_bytes::up(at + 48 + record.payload.len(), 8);
                     }
                 }
             }

@@ -11,7 +11,7 @@ use duva_persist::{
 
 use super::{
     Folder,
-    journal_model::{checksum, number, up},
+    journal_bytes::{checksum, number, up},
 };
 
 const CORES: u8 = 2;
