@@ -15,6 +15,9 @@ use super::{
 };
 use crate::cluster::detector::{Detector, Health};
 
+/// What is due is done at multiples of this, in nanoseconds: with heartbeats, if those are sent as often as by default.
+const GRAIN_NS: u64 = 50_000_000;
+
 /// This node's part in finding out who is there.
 pub struct Gossip {
     detector: Detector,
@@ -44,7 +47,8 @@ impl Gossip {
 
     /// When there is something to do if nothing happens before.
     pub fn next_ns(&self) -> u64 {
-        self.detector.next_ns().min(self.look_ns)
+        let at_ns = self.detector.next_ns().min(self.look_ns);
+        at_ns.checked_next_multiple_of(GRAIN_NS).unwrap_or(u64::MAX)
     }
 
     /// Whether a packet of the node's own came within the time after which a silent one is down.

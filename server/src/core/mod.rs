@@ -230,6 +230,7 @@ impl<I: Io> Core<I> {
             self.push_topology();
         }
         self.dial_peers();
+        self.node.peers.hurry(self.clock.monotonic_ns);
         if !self.is_ahead {
             self.flush_peers();
             self.flush();
@@ -339,7 +340,7 @@ impl<I: Io> Core<I> {
         let cluster_ns = node.groups.as_ref().map(|groups| groups.next_ns());
         let meta_ns = node.meta.as_ref().map(|meta| meta.next_ns());
         let gossip_ns = node.gossip.as_ref().map(|gossip| gossip.next_ns());
-        let cluster_ns = [cluster_ns, meta_ns, gossip_ns].into_iter().flatten().min();
+        let cluster_ns = [cluster_ns, meta_ns, gossip_ns, node.peers.next_ns()].into_iter().flatten().min();
         let cluster_ns = cluster_ns.map(|at_ns| at_ns.saturating_sub(self.clock.monotonic_ns));
         let timeout_ns = [timeout_ns, log_ns, retry_ns, cluster_ns].into_iter().flatten().min();
         let timeout = timeout_ns.map(Duration::from_nanos);

@@ -11,10 +11,11 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use duva_net::io::{FileTask, Io};
 use duva_raft::{
-    EntryKind, Index, Proposal, Raft, Ready, ReplicaId, Restored, Role, SnapshotMeta, SnapshotWrite, codec,
+    Body, EntryKind, Index, Proposal, Raft, Ready, ReplicaId, Restored, Role, SnapshotMeta, SnapshotWrite,
+    codec,
 };
 
-use super::GroupOptions;
+use super::{GroupOptions, with_heartbeats};
 use crate::{
     cluster::{balance, file::ClusterFile, meta::MetaCommand, meta::MetaState, node_of, replica},
     core::{
@@ -214,15 +215,21 @@ impl Node {
             meta.raft.tick(now_ns);
         }
         if meta.raft.role() == Role::Leader && meta.plan_ns <= now_ns {
-            meta.plan_ns = now_ns + PLAN_NS;
+            meta.plan_ns = with_heartbeats(now_ns, PLAN_NS, meta.heartbeat_ns);
             self.plan_cluster(&mut meta, now_ns);
         }
         let mut ready = std::mem::take(&mut meta.ready);
         while meta.raft.has_ready() {
             meta.raft.take_ready(now_ns, &mut ready);
             for message in ready.messages.drain(..) {
-                let to = node_of(message.to);
-                let _ = self.peers.push(to, Kind::Raft, 0, META_GROUP, |out| codec::encode(&message, out));
+                let (to, encode) = (node_of(message.to), |out: &mut Vec<u8>| codec::encode(&message, out));
+                // Nobody reads under its lease.
+                let _ = if matches!(message.body, Body::HeartbeatReply { .. }) {
+                    let until_ns = now_ns.next_multiple_of(meta.heartbeat_ns);
+                    self.peers.push_unhurried((to, until_ns), Kind::Raft, 0, META_GROUP, encode)
+                } else {
+                    self.peers.push(to, Kind::Raft, 0, META_GROUP, encode)
+                };
             }
             if let Some(write) = ready.write.take() {
                 meta.handed_number = write.number;

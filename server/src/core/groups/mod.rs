@@ -112,6 +112,12 @@ impl GroupOptions {
     }
 }
 
+/// When what is due about `period_ns` after `now_ns` is done: at a multiple of `heartbeat_ns`, so that an idle core wakes once for
+/// all of it.
+fn with_heartbeats(now_ns: u64, period_ns: u64, heartbeat_ns: u64) -> u64 {
+    (now_ns + period_ns.saturating_sub(heartbeat_ns / 2).max(1)).next_multiple_of(heartbeat_ns)
+}
+
 /// Who asked for what.
 #[derive(Clone, Copy)]
 struct Asked {
@@ -152,6 +158,10 @@ pub(super) struct Group {
     shard: u16,
     raft: Raft,
     is_dirty: bool,
+    /// When somebody asked for something that is its leader's, in monotonic nanoseconds.
+    asked_ns: u64,
+    /// Whether its leader need not be answered at once.
+    is_unhurried: bool,
     /// Whether the shard should have this replica: who is left out is told nothing more by its leader.
     is_placed: bool,
     /// The last write that was handed out, and the last one that is synced.
@@ -317,6 +327,8 @@ impl Groups {
             shard,
             raft,
             is_dirty: false,
+            asked_ns: 0,
+            is_unhurried: false,
             is_placed: true,
             handed_number: 0,
             synced_number: 0,

@@ -11,7 +11,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use duva_raft::{Membership, ReplicaId, Restored, Role, SnapshotMeta};
 
-use super::{Group, Groups, genesis_membership, propose::UNCERTAIN};
+use super::{Group, Groups, genesis_membership, propose::UNCERTAIN, with_heartbeats};
 use crate::{
     cluster::{incarnation_of, meta::MetaState, node_of},
     core::{
@@ -153,7 +153,7 @@ impl Node {
         if groups.compare_ns > groups.now_ns {
             return;
         }
-        groups.compare_ns = groups.now_ns + COMPARE_NS;
+        groups.compare_ns = with_heartbeats(groups.now_ns, COMPARE_NS, groups.options.heartbeat_ns());
         let Some(view) = self.cluster_view.clone() else { return };
         self.found_replicas(groups, &view.state);
         let (now_ns, is_lost) = (groups.now_ns, self.is_journal_lost());

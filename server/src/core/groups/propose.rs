@@ -168,6 +168,7 @@ impl Node {
         }
         // A connection's earlier requests, sent elsewhere or proposed under an earlier term, may have to be proposed anew, and
         // are not to be overtaken.
+        group.asked_ns = now_ns;
         let is_unsettled = group.pending.front().is_some_and(|first| first.term < group.raft.term());
         if (is_stale || is_unsettled) && !matches!(asked.origin, Origin::Peer { .. }) {
             return Course::Lost;

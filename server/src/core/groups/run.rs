@@ -19,6 +19,12 @@ use crate::core::{
 /// How long a request rests that its shard's leader has refused, in nanoseconds.
 pub(super) const REFUSED_REST_NS: u64 = 5_000_000;
 
+/// A flag of Raft's frames: a heartbeat whose answer may wait for something else to leave.
+const UNHURRIED: u8 = 1;
+
+/// How long after the last request a shard's leader is in a hurry to renew its lease, in nanoseconds.
+const IDLE_NS: u64 = 1_000_000_000;
+
 /// How long answers of who led before are waited for once another leader is known, in nanoseconds.
 const OVERDUE_NS: u64 = 500_000_000;
 
@@ -104,7 +110,7 @@ impl Node {
         let shard = header.group;
         if usize::from(shard) < groups.by_shard.len() {
             match header.kind {
-                Kind::Raft => self.take_raft_message(&mut groups, from, shard, payload),
+                Kind::Raft => self.take_raft_message(&mut groups, from, header, payload),
                 Kind::Forward => self.take_forward(&mut groups, from, shard, payload),
                 Kind::ForwardReply => self.take_forward_reply(&mut groups, from, shard, payload),
                 Kind::Leaders => {
@@ -118,7 +124,8 @@ impl Node {
         self.groups = Some(groups);
     }
 
-    fn take_raft_message(&mut self, groups: &mut Groups, from: u32, shard: u16, payload: &[u8]) {
+    fn take_raft_message(&mut self, groups: &mut Groups, from: u32, header: FrameHeader, payload: &[u8]) {
+        let shard = header.group;
         let message = match codec::decode(payload) {
             Ok((message, length)) if length == payload.len() && node_of(message.from) == from => message,
             _ => {
@@ -137,6 +144,11 @@ impl Node {
         }
         let now_ns = groups.now_ns;
         if let Some(group) = &mut groups.by_shard[usize::from(shard)] {
+            match message.body {
+                Body::Heartbeat { .. } => group.is_unhurried = header.flags & UNHURRIED != 0,
+                Body::ReadIndex { .. } => group.asked_ns = now_ns,
+                _ => {}
+            }
             group.raft.step(now_ns, message);
             groups.mark_dirty(shard);
         }
@@ -260,8 +272,17 @@ impl Node {
         while group.raft.has_ready() {
             group.raft.take_ready(groups.now_ns, ready);
             for message in ready.messages.drain(..) {
-                let to = node_of(message.to);
-                let _ = self.peers.push(to, Kind::Raft, 0, shard, |out| codec::encode(&message, out));
+                let (to, encode) = (node_of(message.to), |out: &mut Vec<u8>| codec::encode(&message, out));
+                let _ = match message.body {
+                    Body::HeartbeatReply { .. } if group.is_unhurried => {
+                        let until_ns = groups.now_ns.next_multiple_of(groups.options.heartbeat_ns());
+                        self.peers.push_unhurried((to, until_ns), Kind::Raft, 0, shard, encode)
+                    }
+                    Body::Heartbeat { .. } if groups.now_ns >= group.asked_ns + IDLE_NS => {
+                        self.peers.push(to, Kind::Raft, UNHURRIED, shard, encode)
+                    }
+                    _ => self.peers.push(to, Kind::Raft, 0, shard, encode),
+                };
             }
             if let Some(write) = ready.write.take()
                 && let Some(log) = &mut self.log

@@ -2,7 +2,7 @@
 //!
 //! Nothing here touches sockets: the core's loop dials, sends and closes, once a turn. A link is up from the moment at which its
 //! connection is there; its Hello is then the first of its pending bytes. What was pushed and has not left when a link breaks is
-//! gone.
+//! gone. Frames leave in the order in which they were pushed; unhurried ones wait for one that is not, or for their time.
 
 use std::net::SocketAddr;
 
@@ -113,6 +113,8 @@ pub struct Peers {
     obsolete: Vec<Token>,
     /// Whether links may be due to be dialled, or to be closed.
     needs_attention: bool,
+    /// When unhurried frames leave at the latest, in monotonic nanoseconds; `None`: none waits.
+    unhurried_until_ns: Option<u64>,
     attempts: u32,
     /// Accepted connections that have not sent their Hello.
     pub(super) greeting_count: usize,
@@ -189,20 +191,77 @@ impl Peers {
         group: u16,
         write_payload: impl FnOnce(&mut Vec<u8>),
     ) -> Pushed {
-        let Some(place) = self.place(to) else { return Pushed::Dropped };
+        match self.put(to, kind, flags, group, write_payload) {
+            Some(place) => {
+                self.links[place].mark_dirty(&mut self.dirty);
+                Pushed::Queued
+            }
+            None => Pushed::Dropped,
+        }
+    }
+
+    /// As [`Self::push`], but nothing is sent for this frame alone before `until_ns`, in monotonic nanoseconds.
+    ///
+    /// # Panics
+    /// As [`Self::push`].
+    pub fn push_unhurried(
+        &mut self,
+        (to, until_ns): (u32, u64),
+        kind: Kind,
+        flags: u8,
+        group: u16,
+        write_payload: impl FnOnce(&mut Vec<u8>),
+    ) -> Pushed {
+        if self.put(to, kind, flags, group, write_payload).is_none() {
+            return Pushed::Dropped;
+        }
+        self.unhurried_until_ns =
+            Some(self.unhurried_until_ns.map_or(until_ns, |earlier| earlier.min(until_ns)));
+        Pushed::Queued
+    }
+
+    /// Adds a frame to what is pending; returns its link's place, unless it is dropped.
+    fn put(
+        &mut self,
+        to: u32,
+        kind: Kind,
+        flags: u8,
+        group: u16,
+        write_payload: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<usize> {
+        let place = self.place(to)?;
         let link = &mut self.links[place];
         if !matches!(link.stage, Stage::Up { .. }) {
-            return Pushed::Dropped;
+            return None;
         }
         if kind == Kind::Raft && link.unsent_bytes() >= UNSENT_BYTES_MAX {
             self.counts.frames_dropped += 1;
             link.frames_dropped += 1;
-            return Pushed::Dropped;
+            return None;
         }
         frame::push(&mut link.pending, kind, flags, group, write_payload);
-        link.mark_dirty(&mut self.dirty);
         self.counts.frames_sent += 1;
-        Pushed::Queued
+        Some(place)
+    }
+
+    /// When unhurried frames leave at the latest, in monotonic nanoseconds; `None`: none waits.
+    #[inline]
+    pub(in crate::core) fn next_ns(&self) -> Option<u64> {
+        self.unhurried_until_ns
+    }
+
+    /// Lets unhurried frames leave at the end of this turn if their time has come.
+    #[inline]
+    pub(in crate::core) fn hurry(&mut self, now_ns: u64) {
+        if self.unhurried_until_ns.is_some_and(|until_ns| until_ns <= now_ns) {
+            self.unhurried_until_ns = None;
+            for link in &mut self.links {
+                // A send that is under way lets all that is pending go when it is over.
+                if !link.pending.is_empty() && link.unsent_bytes == 0 {
+                    link.mark_dirty(&mut self.dirty);
+                }
+            }
+        }
     }
 
     /// Whether the link to `to` takes frames.
@@ -529,6 +588,36 @@ mod tests {
         now_ns += BACKOFF_NS_MAX;
         assert_eq!(peers.fail(2, now_ns, 0), Some(now_ns + BACKOFF_NS_MIN / 2));
         assert_eq!(peers.links[0].unsent_bytes(), 0);
+    }
+
+    #[test]
+    fn unhurried_frames_wait_for_company_or_their_time() {
+        let mut peers = peers(&[(2, address(2)), (3, address(3))]);
+        raise_all(&mut peers, 0);
+        for number in peers.take_dirty() {
+            assert!(peers.begin_flush(number).is_some());
+            peers.take_pending(number, Vec::new());
+            peers.sent(token(number));
+        }
+        let unhurried = |peers: &mut Peers, to, until_ns| {
+            peers.push_unhurried((to, until_ns), Kind::Raft, 0, 5, |out| out.push(7))
+        };
+        assert_eq!(unhurried(&mut peers, 4, 50), Pushed::Dropped);
+        assert_eq!(peers.next_ns(), None);
+        assert_eq!(unhurried(&mut peers, 2, 60), Pushed::Queued);
+        assert_eq!(unhurried(&mut peers, 3, 50), Pushed::Queued);
+        assert_eq!(unhurried(&mut peers, 3, 70), Pushed::Queued);
+        assert_eq!(peers.next_ns(), Some(50));
+        peers.hurry(49);
+        assert!(!peers.has_unflushed());
+        // Company for one of them.
+        assert_eq!(push(&mut peers, 2, Kind::Raft, 1), Pushed::Queued);
+        assert_eq!(peers.take_dirty(), [2]);
+        assert_eq!(peers.take_pending(2, Vec::new()).len(), 2 * (frame::HEADER_BYTES + 1));
+        // The other one's time, while a send to the first is under way.
+        peers.hurry(50);
+        assert_eq!((peers.next_ns(), peers.take_dirty()), (None, vec![3]));
+        assert_eq!(peers.take_pending(3, Vec::new()).len(), 2 * (frame::HEADER_BYTES + 1));
     }
 
     #[test]
