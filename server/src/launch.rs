@@ -279,6 +279,9 @@ impl ClusterStart {
             number: file.number,
             core: node.core as u16,
             cores: node.cores as u16,
+            // No two processes of one machine start at the same time with the same id.
+            life: node.shared.started_ms << 22 | u64::from(std::process::id()),
+            epoch: node.log.as_ref().map_or(0, |log| log.epoch()),
         });
         if node.core == 0 {
             let (interval_ms, timeout_ms) = (node.config.gossip_interval_ms, node.config.gossip_timeout_ms);

@@ -218,6 +218,30 @@ fn a_wiped_node_rejoins_as_another_one() {
 }
 
 #[test]
+fn a_copy_of_a_node_is_refused_and_harms_nobody() {
+    let mut cluster = Cluster::start();
+    let load = Load::start(44, 4, &cluster.others(2));
+    load.wait_for_writes(WRITES);
+    cluster.nodes[2].stop();
+    let mut copy = cluster.nodes[2].copy();
+    cluster.nodes[2].start();
+    cluster.wait_until_whole(3);
+    load.use_nodes(&cluster.addresses());
+    load.wait_for_every_key(load.now());
+    // It has the number, the votes and the entries of a node that is there.
+    copy.start();
+    for other in &cluster.nodes[..2] {
+        wait_for("a node to refuse the copy", || {
+            other.has_logged("this one's directory is a copy").then_some(()).ok_or_else(|| other.log())
+        });
+    }
+    let moment = load.now();
+    load.wait_for_every_key(moment);
+    cluster.wait_until_whole(3);
+    load.finish_and_check(&cluster.addresses());
+}
+
+#[test]
 fn a_node_of_another_cluster_is_refused_and_harms_nobody() {
     let cluster = Cluster::start();
     let mut foreign = Cluster::founded();

@@ -12,7 +12,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -160,6 +160,15 @@ impl Node {
         twin.options.clone_from(&self.options);
         twin.options.extend(["--dir".to_owned(), self.data().display().to_string()]);
         TwinNode(twin)
+    }
+
+    /// A node with a copy of this one's directory, on ports of its own. This one must not be running.
+    pub fn copy(&self) -> Self {
+        assert!(self.process.is_none(), "{} is running", self.name);
+        let mut copy = Self::new(&format!("a copy of {}", self.name), self.role);
+        copy.options.clone_from(&self.options);
+        copy_directory(&self.data(), &copy.data());
+        copy
     }
 
     /// kill -9: returns when the process is gone.
@@ -384,4 +393,17 @@ fn free_ports() -> (u16, u16) {
         }
     }
     (free[0], free[1])
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("the directory is ours") {
+        let entry = entry.expect("the directory is ours");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("it was just listed").is_dir() {
+            fs::create_dir(&target).expect("the directory is ours");
+            copy_directory(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), &target).expect("both are ours");
+        }
+    }
 }

@@ -246,6 +246,11 @@ impl Log {
         }
     }
 
+    /// The epoch of this start.
+    pub fn epoch(&self) -> u64 {
+        self.journal.epoch()
+    }
+
     /// Whether nothing is journalled any more, until the next start.
     pub(in crate::core) fn is_lost(&self) -> bool {
         self.journal.is_poisoned()

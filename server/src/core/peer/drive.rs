@@ -217,6 +217,11 @@ impl<I: Io> Core<I> {
 
     /// Receives frames of `peer` on this connection from now on.
     pub(in crate::core) fn adopt_peer(&mut self, socket: Socket, peer: PeerIdentity) {
+        let now_ns = self.clock.monotonic_ns;
+        if let Err(impostor) = self.node.peers.check(&peer, now_ns) {
+            self.note_refusal(socket, &impostor);
+            return self.io.close(socket);
+        }
         let is_same = |inbound: &Inbound| inbound.peer.node == peer.node && inbound.peer.core == peer.core;
         let earlier = self.node.peers.inbound.iter().find(|inbound| is_same(inbound)).map(|it| it.token);
         if let Some(earlier) = earlier {
@@ -224,7 +229,7 @@ impl<I: Io> Core<I> {
             self.close(earlier);
         }
         let token = self.insert_connection(socket, State::PEER_IN.and(State::RECEIVING), 0);
-        self.node.peers.inbound.push(Inbound { token, peer, frames: Default::default() });
+        self.node.peers.inbound.push(Inbound { token, peer, frames: Default::default(), heard_ns: now_ns });
         self.io.receive(token, socket);
         tracing::debug!(node = peer.number, core = peer.core, "a node's link is accepted");
     }
@@ -290,6 +295,7 @@ impl<I: Io> Core<I> {
             return;
         };
         let from = inbound.peer.number;
+        inbound.heard_ns = self.clock.monotonic_ns;
         let mut frames = std::mem::take(&mut inbound.frames);
         let result = frames.feed(bytes, |header, payload| node.pass_frame(from, header, payload));
         if let Some(inbound) = node.peers.inbound.iter_mut().find(|inbound| inbound.token == token) {

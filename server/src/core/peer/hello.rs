@@ -14,6 +14,8 @@
 //! | 46..48 | the dialling core |
 //! | 48..50 | how many cores the dialler has |
 //! | 50..54 | the number of the node that is dialled: another may have its address by now |
+//! | 54..62 | the dialler's life: another one in every process |
+//! | 62..70 | the epoch of its directory: a greater one in every start of it |
 
 use std::fmt;
 
@@ -24,7 +26,7 @@ const MAGIC: [u8; 8] = *b"DUVAPEER";
 /// The version of the protocol between nodes.
 pub const VERSION: u16 = 1;
 
-const PAYLOAD_BYTES: usize = 54;
+const PAYLOAD_BYTES: usize = 70;
 
 /// Bytes of a Hello, its frame's header included.
 pub const HELLO_BYTES: usize = HEADER_BYTES + PAYLOAD_BYTES;
@@ -42,6 +44,10 @@ pub struct PeerIdentity {
     pub core: u16,
     /// How many cores the node has.
     pub cores: u16,
+    /// Tells this process of the node from others, earlier ones and those of a copied directory.
+    pub life: u64,
+    /// The directory's epoch, which grows with every start.
+    pub epoch: u64,
 }
 
 /// Why a link is refused.
@@ -130,6 +136,8 @@ pub fn push(out: &mut Vec<u8>, identity: &PeerIdentity, to: u32) {
         out.extend_from_slice(&identity.core.to_le_bytes());
         out.extend_from_slice(&identity.cores.to_le_bytes());
         out.extend_from_slice(&to.to_le_bytes());
+        out.extend_from_slice(&identity.life.to_le_bytes());
+        out.extend_from_slice(&identity.epoch.to_le_bytes());
     });
 }
 
@@ -154,6 +162,11 @@ pub fn decode(bytes: &[u8; HELLO_BYTES], own: &PeerIdentity) -> Result<PeerIdent
         id.copy_from_slice(&payload[start..start + 16]);
         id
     };
+    let long = |start: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&payload[start..start + 8]);
+        u64::from_le_bytes(bytes)
+    };
     let short = |start: usize| u16::from_le_bytes([payload[start], payload[start + 1]]);
     let peer = PeerIdentity {
         cluster: id(10),
@@ -161,6 +174,8 @@ pub fn decode(bytes: &[u8; HELLO_BYTES], own: &PeerIdentity) -> Result<PeerIdent
         number: u32::from_le_bytes([payload[42], payload[43], payload[44], payload[45]]),
         core: short(46),
         cores: short(48),
+        life: long(54),
+        epoch: long(62),
     };
     if peer.cluster != own.cluster {
         return Err(HelloError::ForeignCluster { cluster: peer.cluster });
@@ -186,9 +201,16 @@ mod tests {
     use super::*;
 
     const OWN: PeerIdentity =
-        PeerIdentity { cluster: [0xAB; 16], node: [1; 16], number: 1, core: 0, cores: 2 };
-    const PEER: PeerIdentity =
-        PeerIdentity { cluster: [0xAB; 16], node: [2; 16], number: 2, core: 3, cores: 4 };
+        PeerIdentity { cluster: [0xAB; 16], node: [1; 16], number: 1, core: 0, cores: 2, life: 7, epoch: 3 };
+    const PEER: PeerIdentity = PeerIdentity {
+        cluster: [0xAB; 16],
+        node: [2; 16],
+        number: 2,
+        core: 3,
+        cores: 4,
+        life: u64::MAX - 8,
+        epoch: 1 << 40,
+    };
 
     fn encode(identity: &PeerIdentity) -> [u8; HELLO_BYTES] {
         let mut bytes = Vec::new();

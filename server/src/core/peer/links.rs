@@ -4,7 +4,7 @@
 //! connection is there; its Hello is then the first of its pending bytes. What was pushed and has not left when a link breaks is
 //! gone. Frames leave in the order in which they were pushed; unhurried ones wait for one that is not, or for their time.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 use duva_net::io::Token;
 
@@ -23,6 +23,10 @@ const BACKOFF_NS_MAX: u64 = 1_000_000_000;
 
 /// How far apart lines of the log about refused links are, in nanoseconds.
 const REFUSAL_LOG_NS: u64 = 1_000_000_000;
+
+/// How long a node's links are silent at least before another process may be that node, in nanoseconds. A process that has ended
+/// has closed its links, unless its machine ended with it.
+const SILENT_NS: u64 = 1_000_000_000;
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,12 +94,47 @@ enum Stage {
     Up { token: Token, since_ns: u64 },
 }
 
+/// Why a process is not the node that it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Impostor {
+    /// Another process is, and is linked.
+    Copy {
+        /// The node's number.
+        number: u32,
+    },
+    /// A later start of the node was seen than that of this process.
+    Older {
+        /// The node's number.
+        number: u32,
+    },
+}
+
+impl fmt::Display for Impostor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Copy { number } => {
+                write!(
+                    formatter,
+                    "another process is node {number}, and is linked: this one's directory is a copy"
+                )
+            }
+            Self::Older { number } => write!(
+                formatter,
+                "node {number} has been seen with a later start: this one's directory is a copy, or an older state of it, and \
+                 what the node promised since is not in it"
+            ),
+        }
+    }
+}
+
 /// A link from one core of another node.
 pub(super) struct Inbound {
     pub(super) token: Token,
     pub(super) peer: PeerIdentity,
     /// What has arrived of frames that were not passed on.
     pub(super) frames: Frames,
+    /// When something arrived last, in monotonic nanoseconds.
+    pub(super) heard_ns: u64,
 }
 
 /// One core's links. The default has none, and none can be pushed to.
@@ -105,6 +144,8 @@ pub struct Peers {
     /// By number, rising.
     links: Vec<Link>,
     pub(super) inbound: Vec<Inbound>,
+    /// Life and epoch of the processes that were linked last, by number.
+    lives: BTreeMap<u32, (u64, u64)>,
     broken: Vec<u32>,
     raised: Vec<u32>,
     /// Links with pending bytes and no send under way.
@@ -169,6 +210,8 @@ impl Peers {
         }
         self.links.sort_unstable_by_key(|link| link.number);
         self.links.dedup_by_key(|link| link.number);
+        let Self { lives, links, .. } = self;
+        lives.retain(|number, _| links.binary_search_by_key(number, |link| link.number).is_ok());
         for link in earlier {
             if let Stage::Up { token, .. } = link.stage {
                 self.obsolete.push(token);
@@ -404,6 +447,26 @@ impl Peers {
         }
     }
 
+    /// Whether this process is the node that it says, and no copy of it.
+    pub(super) fn check(&mut self, peer: &PeerIdentity, now_ns: u64) -> Result<(), Impostor> {
+        let number = peer.number;
+        let is_linked = self.inbound.iter().any(|inbound| {
+            let is_heard = now_ns < inbound.heard_ns.saturating_add(SILENT_NS);
+            is_heard && inbound.peer.node == peer.node && inbound.peer.life != peer.life
+        });
+        if is_linked {
+            return Err(Impostor::Copy { number });
+        }
+        if self.lives.get(&number).is_some_and(|&(life, epoch)| life != peer.life && peer.epoch <= epoch) {
+            return Err(Impostor::Older { number });
+        }
+        // Of nodes that are not known yet nothing is kept.
+        if self.place(number).is_some() {
+            self.lives.insert(number, (peer.life, peer.epoch));
+        }
+        Ok(())
+    }
+
     /// The connection of the link to `number`, if it has something to send and no send is under way.
     pub(super) fn begin_flush(&mut self, number: u32) -> Option<Token> {
         let place = self.place(number)?;
@@ -474,7 +537,8 @@ impl Link {
 mod tests {
     use super::*;
 
-    const OWN: PeerIdentity = PeerIdentity { cluster: [9; 16], node: [1; 16], number: 1, core: 0, cores: 1 };
+    const OWN: PeerIdentity =
+        PeerIdentity { cluster: [9; 16], node: [1; 16], number: 1, core: 0, cores: 1, life: 1, epoch: 1 };
 
     fn address(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))

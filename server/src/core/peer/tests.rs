@@ -86,7 +86,7 @@ impl Site {
     }
 
     fn identity(number: u32, core: u16, cores: u16) -> PeerIdentity {
-        PeerIdentity { cluster: CLUSTER, node: [number as u8; 16], number, core, cores }
+        PeerIdentity { cluster: CLUSTER, node: [number as u8; 16], number, core, cores, life: 1, epoch: 1 }
     }
 
     fn knows(&mut self, nodes: &[(u32, SocketAddr)]) {
@@ -284,6 +284,34 @@ fn a_node_that_does_not_listen_is_reported_and_a_node_that_moves_is_dialled_anew
     run_until("the link is closed", [&mut a, &mut b], |[a, b]| {
         !a.is_linked_to(2) && a.cores[0].connections.count() == 0 && b.inbound_counts() == [0]
     });
+}
+
+#[test]
+fn a_node_is_one_process_at_a_time() {
+    let mut site = Site::new(1, 1);
+    site.knows(&[(2, "127.0.0.1:1".parse().unwrap())]);
+    let dial = |site: &Site, (life, epoch), core| {
+        Stranger::new(site, &Stranger::hello(PeerIdentity { life, epoch, ..Site::identity(2, core, 2) }))
+    };
+    let mut first = dial(&site, (7, 5), 0);
+    run_until("the first is accepted", [&mut site], |[site]| site.inbound_counts() == [1]);
+    let mut other = dial(&site, (8, 6), 1);
+    run_until("the other is closed", [&mut site], |_| other.is_closed());
+    // More links of the same process are welcome.
+    let mut second = dial(&site, (7, 5), 1);
+    run_until("the second link is accepted", [&mut site], |[site]| site.inbound_counts() == [2]);
+    assert!(!first.is_closed() && !second.is_closed());
+    // Once they have been silent a later start of the directory may be the node, but no earlier one.
+    for inbound in &mut site.cores[0].node.peers.inbound {
+        inbound.heard_ns = 0;
+    }
+    for epoch in [4, 5] {
+        let mut other = dial(&site, (8, epoch), 0);
+        run_until("an older one is closed", [&mut site], |_| other.is_closed());
+    }
+    let mut other = dial(&site, (8, 6), 0);
+    run_until("the other takes the place of the first", [&mut site], |_| first.is_closed());
+    assert!(!other.is_closed() && !second.is_closed());
 }
 
 #[test]
