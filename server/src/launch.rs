@@ -30,6 +30,7 @@ use crate::{
         Core,
         admin::Shared,
         batch::Batch,
+        clocks::Clocks,
         cluster_shared::ClusterShared,
         commit::Executor,
         gossip::Gossip,
@@ -284,6 +285,8 @@ impl ClusterStart {
             epoch: node.log.as_ref().map_or(0, |log| log.epoch()),
         });
         if node.core == 0 {
+            let clocks = Clocks::new(node.config.clock_offset_max_ms, self.options.heartbeat_ns());
+            node.clocks = Some(Box::new(clocks));
             let (interval_ms, timeout_ms) = (node.config.gossip_interval_ms, node.config.gossip_timeout_ms);
             // Starts are told apart by the wall clock.
             let incarnation = node.shared.started_ms;

@@ -149,6 +149,8 @@ pub struct Config {
     pub gossip_interval_ms: u32,
     /// How long a node may be silent before it is taken to be down, in milliseconds (`ttl`).
     pub gossip_timeout_ms: u32,
+    /// How far a node's clock may be ahead of most others', in milliseconds (`max-clock-offset`).
+    pub clock_offset_max_ms: u32,
     /// How long a node may be down before its replicas are placed elsewhere, in seconds (`replace-after`).
     pub replace_after_seconds: u32,
     /// What is logged (`loglevel`).
@@ -232,6 +234,7 @@ impl Default for Config {
             election_timeout_min_ms: 150,
             gossip_interval_ms: 100,
             gossip_timeout_ms: 1500,
+            clock_offset_max_ms: 500,
             replace_after_seconds: 300,
             log_level: LogLevel::Notice,
             log_format: LogFormat::Text,

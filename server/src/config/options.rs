@@ -701,6 +701,20 @@ pub(super) static OPTIONS: &[ConfigOption] = &[
         print: |config| config.gossip_timeout_ms.to_string().into(),
     },
     ConfigOption {
+        name: "max-clock-offset",
+        section: CLUSTER,
+        placeholder: "MILLISECONDS",
+        default: "500",
+        meaning: "How far time on a node may run ahead of most nodes' clocks",
+        expects: "an integer from 10 to 600000",
+        form: Form::Integer,
+        change: Change::Start,
+        parse: |config, text| {
+            value::integer(text, 10..=GOSSIP_MS_MAX).map(|time_ms| config.clock_offset_max_ms = time_ms)
+        },
+        print: |config| config.clock_offset_max_ms.to_string().into(),
+    },
+    ConfigOption {
         name: "replace-after",
         section: CLUSTER,
         placeholder: "SECONDS",

@@ -223,6 +223,7 @@ mod tests {
             ("election-timeout", "150"),
             ("hf", "100"),
             ("ttl", "1500"),
+            ("max-clock-offset", "500"),
             ("replace-after", "300"),
             ("loglevel", "notice"),
             ("logfile", ""),

@@ -9,11 +9,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
+use duva_net::io::Clock;
 use duva_raft::{ReplicaId, SnapshotMeta};
+
+use super::clocks::Verdict;
 
 use crate::cluster::{
     meta::{MetaCommand, MetaState, NodeInfo},
@@ -56,6 +59,9 @@ struct Inner {
 /// What the cores of a node share about their cluster.
 pub struct ClusterShared {
     version: AtomicU64,
+    /// What [`Verdict`] says; `i64::MAX`: there is no ceiling.
+    ceiling_ms: AtomicI64,
+    is_clock_ahead: AtomicBool,
     inner: Mutex<Inner>,
     /// Nodes that are dialled until the state has this epoch, whether it knows them or not.
     expected: (u64, BTreeMap<u32, NodeInfo>),
@@ -73,7 +79,13 @@ impl ClusterShared {
             liveness: Liveness::default(),
             commands: Vec::new(),
         };
-        Self { version: AtomicU64::new(1), inner: Mutex::new(inner), expected }
+        Self {
+            version: AtomicU64::new(1),
+            ceiling_ms: AtomicI64::new(i64::MAX),
+            is_clock_ahead: AtomicBool::new(false),
+            inner: Mutex::new(inner),
+            expected,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -85,6 +97,25 @@ impl ClusterShared {
     #[inline]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// What core 0 makes of the nodes' clocks.
+    pub fn judge_clock(&self, verdict: Verdict) {
+        self.ceiling_ms.store(verdict.ceiling_ms.unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.is_clock_ahead.store(verdict.is_ahead, Ordering::Relaxed);
+    }
+
+    /// The wall clock's time, held back where it is ahead of the other nodes'.
+    #[inline]
+    pub fn held_ms(&self, clock: Clock) -> u64 {
+        let ceiling_ms = self.ceiling_ms.load(Ordering::Relaxed);
+        clock.wall_ms.min((clock.monotonic_ns / 1_000_000).saturating_add_signed(ceiling_ms))
+    }
+
+    /// Whether this node's time is ahead of a majority's, so that it must not lead.
+    #[inline]
+    pub fn is_clock_ahead(&self) -> bool {
+        self.is_clock_ahead.load(Ordering::Relaxed)
     }
 
     /// The present view.
@@ -188,5 +219,26 @@ impl ClusterShared {
     /// What is asked for.
     pub fn take_commands(&self) -> Vec<MetaCommand> {
         std::mem::take(&mut self.lock().commands)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::meta::MetaState;
+
+    #[test]
+    fn a_wall_clock_is_held_back_and_never_moved_forward() {
+        let info = NodeInfo { id: [1; 16], host: "127.0.0.1".to_owned(), port: 1, peer_port: 2 };
+        let state = MetaState::genesis([7; 16], 4, 0, 3, info);
+        let shared = ClusterShared::new(state, 1, (0, BTreeMap::new()));
+        let held_ms = |wall_ms| shared.held_ms(Clock { wall_ms, monotonic_ns: 5_000_000_000 });
+        assert_eq!(held_ms(1 << 62), 1 << 62);
+        shared.judge_clock(Verdict { ceiling_ms: Some(1_000_000), is_ahead: true });
+        assert!(shared.is_clock_ahead());
+        assert_eq!([held_ms(3), held_ms(1_005_000), held_ms(1_005_001)], [3, 1_005_000, 1_005_000]);
+        // Of a machine that runs for longer than its clock shows.
+        shared.judge_clock(Verdict { ceiling_ms: Some(-6000), is_ahead: false });
+        assert_eq!((held_ms(3), shared.is_clock_ahead()), (0, false));
     }
 }

@@ -17,6 +17,7 @@
 
 pub mod admin;
 pub mod batch;
+pub mod clocks;
 pub mod cluster_shared;
 pub mod commit;
 pub mod connection;
@@ -217,6 +218,7 @@ impl<I: Io> Core<I> {
         for node in self.node.peers.take_raised() {
             self.node.link_has_changed(node, true, self.clock.monotonic_ns);
             self.node.peer_is_up(node);
+            self.node.tell_clock_soon();
         }
         self.take_mail();
         self.run_timers();
@@ -272,7 +274,10 @@ impl<I: Io> Core<I> {
     }
 
     fn read_clock(&mut self) {
-        let clock = self.io.clock();
+        let mut clock = self.io.clock();
+        if let Some(cluster) = &self.node.cluster {
+            clock.wall_ms = cluster.held_ms(clock);
+        }
         // While the wall clock lags what was already used, time goes on with the monotonic clock.
         let elapsed_ms = (clock.monotonic_ns.saturating_sub(self.clock.monotonic_ns)) / 1_000_000;
         let used_ms = self.node.executor.now_ms;
@@ -340,7 +345,9 @@ impl<I: Io> Core<I> {
         let cluster_ns = node.groups.as_ref().map(|groups| groups.next_ns());
         let meta_ns = node.meta.as_ref().map(|meta| meta.next_ns());
         let gossip_ns = node.gossip.as_ref().map(|gossip| gossip.next_ns());
-        let cluster_ns = [cluster_ns, meta_ns, gossip_ns, node.peers.next_ns()].into_iter().flatten().min();
+        let clocks_ns = node.clocks.as_ref().map(|clocks| clocks.next_ns());
+        let cluster_ns = [cluster_ns, meta_ns, gossip_ns, clocks_ns, node.peers.next_ns()];
+        let cluster_ns = cluster_ns.into_iter().flatten().min();
         let cluster_ns = cluster_ns.map(|at_ns| at_ns.saturating_sub(self.clock.monotonic_ns));
         let timeout_ns = [timeout_ns, log_ns, retry_ns, cluster_ns].into_iter().flatten().min();
         let timeout = timeout_ns.map(Duration::from_nanos);
@@ -538,6 +545,7 @@ impl<I: Io> Core<I> {
         self.node.run_meta(&mut self.io, self.clock.monotonic_ns);
         self.node.run_groups(&mut self.io);
         self.node.run_gossip(self.clock.monotonic_ns);
+        self.node.run_clocks(self.clock);
         let Some(log) = &mut self.node.log else { return };
         log.pump(&mut self.io, self.clock, now_ms);
         if self.node.groups.is_some() {

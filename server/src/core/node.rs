@@ -14,6 +14,7 @@ use duva_net::{io::Token, mesh::Endpoint};
 use super::{
     admin::{Pause, Shared},
     batch::{Answer, Batch, GatherKey, Locking, Message, PIECE_KEYS_MAX, Packed, Work},
+    clocks::Clocks,
     cluster_shared::ClusterShared,
     commit::Executor,
     gather::Gathers,
@@ -192,6 +193,8 @@ pub struct Node {
     pub peers: Peers,
     /// On core 0 of a cluster's node: what finds out which nodes are there.
     pub gossip: Option<Box<Gossip>>,
+    /// On core 0 of a node of a cluster: how the nodes' clocks compare.
+    pub clocks: Option<Box<Clocks>>,
     /// Whether connections may want to be told of changes of leaders and nodes, and whether they have to be.
     pub has_topology_watchers: bool,
     pub(super) topology_has_changed: bool,
@@ -258,6 +261,7 @@ impl Node {
             cluster_version: 0,
             peers: Peers::default(),
             gossip: None,
+            clocks: None,
             has_topology_watchers: false,
             topology_has_changed: false,
             locks: Locks::default(),

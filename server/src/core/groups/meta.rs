@@ -193,7 +193,7 @@ impl Node {
                 Err(error) => tracing::warn!(node = from, "a change of the cluster cannot be read: {error}"),
             },
             Kind::Leaders => self.take_report(from, payload),
-            Kind::Hello | Kind::ForwardReply | Kind::Gossip => {}
+            Kind::Hello | Kind::ForwardReply | Kind::Gossip | Kind::Clock => {}
         }
     }
 

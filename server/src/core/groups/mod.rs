@@ -114,7 +114,7 @@ impl GroupOptions {
 
 /// When what is due about `period_ns` after `now_ns` is done: at a multiple of `heartbeat_ns`, so that an idle core wakes once for
 /// all of it.
-fn with_heartbeats(now_ns: u64, period_ns: u64, heartbeat_ns: u64) -> u64 {
+pub(in crate::core) fn with_heartbeats(now_ns: u64, period_ns: u64, heartbeat_ns: u64) -> u64 {
     (now_ns + period_ns.saturating_sub(heartbeat_ns / 2).max(1)).next_multiple_of(heartbeat_ns)
 }
 

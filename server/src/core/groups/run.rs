@@ -42,15 +42,15 @@ impl Groups {
         }
     }
 
-    /// Lets the replicas' timers run that are due; with a lost journal those of leaders alone, for no vote can be kept.
-    fn tick(&mut self, is_lost: bool) {
+    /// Lets the replicas' timers run that are due; where none must lead those of leaders alone.
+    fn tick(&mut self, must_not_lead: bool) {
         if self.deadline_ns > self.now_ns {
             return;
         }
         let mut next_ns = u64::MAX;
         for place in 0..self.by_shard.len() {
             let Some(group) = &self.by_shard[place] else { continue };
-            if is_lost && group.raft.role() != Role::Leader {
+            if must_not_lead && group.raft.role() != Role::Leader {
                 continue;
             }
             if self.deadline_of(&group.raft) <= self.now_ns {
@@ -118,7 +118,7 @@ impl Node {
                         groups.hear_of_leader(shard, from, term);
                     }
                 }
-                Kind::Hello | Kind::Gossip => {}
+                Kind::Hello | Kind::Gossip | Kind::Clock => {}
             }
         }
         self.groups = Some(groups);
@@ -139,7 +139,9 @@ impl Node {
             Body::TimeoutNow | Body::Snapshot { .. } => true,
             _ => false,
         };
-        if needs_disk && self.is_journal_lost() {
+        if needs_disk && self.is_journal_lost()
+            || matches!(message.body, Body::TimeoutNow) && self.must_not_lead()
+        {
             return;
         }
         let now_ns = groups.now_ns;
@@ -207,11 +209,16 @@ impl Node {
         self.log.as_ref().is_some_and(|log| log.is_lost())
     }
 
+    /// Whether replicas of this node must not lead: no vote can be kept, or its time is not the others'.
+    pub(super) fn must_not_lead(&self) -> bool {
+        self.is_journal_lost() || self.cluster.as_ref().is_some_and(|cluster| cluster.is_clock_ahead())
+    }
+
     /// Lets the groups go on: what the disk has done, timers, messages, entries, replies.
     pub(in crate::core) fn run_groups(&mut self, io: &mut impl Io) {
         let Some(mut groups) = self.groups.take() else { return };
         self.tell_of_disk(&mut groups);
-        groups.tick(self.is_journal_lost());
+        groups.tick(self.must_not_lead());
         self.compare_groups(&mut groups);
         groups.has_backlog = false;
         for shard in std::mem::take(&mut groups.paused) {

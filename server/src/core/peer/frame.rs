@@ -50,6 +50,8 @@ pub enum Kind {
     Leaders = 5,
     /// A packet of the failure detector.
     Gossip = 6,
+    /// What the sender's wall clock shows.
+    Clock = 7,
 }
 
 impl Kind {
@@ -61,6 +63,7 @@ impl Kind {
             4 => Self::ForwardReply,
             5 => Self::Leaders,
             6 => Self::Gossip,
+            7 => Self::Clock,
             _ => return None,
         })
     }
@@ -407,12 +410,12 @@ mod tests {
     #[test]
     fn an_unknown_kind_is_refused() {
         let mut bytes = encode(&[(6, 0, 1, vec![7; 10])]);
-        bytes[8] = 7;
+        bytes[8] = 77;
         let checksum = crc32c::crc32c(&bytes[8..]);
         bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
         let error = decode(&bytes, &[3]).1.unwrap_err();
-        assert_eq!(error, FrameError::UnknownKind { kind: 7 });
-        assert_eq!(error.to_string(), "a frame is of the unknown kind 7");
+        assert_eq!(error, FrameError::UnknownKind { kind: 77 });
+        assert_eq!(error.to_string(), "a frame is of the unknown kind 77");
     }
 
     #[test]
