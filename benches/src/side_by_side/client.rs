@@ -5,7 +5,7 @@ use std::{
     env,
     io::{BufRead, BufReader, Read},
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
 };
 
 use crate::{
@@ -115,17 +115,33 @@ impl Background {
         tally(&self.finish()?, &name)
     }
 
+    /// The same of a load that may have got errors. Returns how many, too, and the first one.
+    pub(crate) fn measured_with_errors(self) -> Result<(Measured, u64, Option<String>)> {
+        let name = self.name.clone();
+        let (text, status) = self.end()?;
+        let (measured, errors, first_error) = tally_with_errors(&text, &name)?;
+        if status.success() || errors > 0 {
+            return Ok((measured, errors, first_error));
+        }
+        Err(Failure::new(format!("{name}: duva-load failed with {status}: {text}")))
+    }
+
     /// Ends its standard input and waits until it has ended well. Returns what it printed last.
-    pub(crate) fn finish(mut self) -> Result<String> {
+    pub(crate) fn finish(self) -> Result<String> {
+        let name = self.name.clone();
+        match self.end()? {
+            (text, status) if status.success() => Ok(text),
+            (text, status) => Err(Failure::new(format!("{name}: duva-load failed with {status}: {text}"))),
+        }
+    }
+
+    fn end(mut self) -> Result<(String, ExitStatus)> {
         drop(self.child.stdin.take());
         let mut rest = String::new();
         let output = self.child.stdout.as_mut().expect("standard output is a pipe");
         output.read_to_string(&mut rest).during(|| "reading from duva-load".into())?;
         let status = self.child.wait().during(|| "waiting for duva-load".into())?;
-        if status.success() {
-            return Ok(rest);
-        }
-        Err(Failure::new(format!("{}: duva-load failed with {status}: {rest}", self.name)))
+        Ok((rest, status))
     }
 }
 
@@ -150,11 +166,15 @@ fn run(command: &mut Command, server: &str) -> Result<String> {
 
 /// Reads what `duva-load --json` prints of a load.
 fn tally(text: &str, server: &str) -> Result<Measured> {
+    tally_with_errors(text, server).map(|(measured, ..)| measured)
+}
+
+fn tally_with_errors(text: &str, server: &str) -> Result<(Measured, u64, Option<String>)> {
     let unread = || Failure::new(format!("{server}: duva-load printed {text}"));
     let json: serde_json::Value = serde_json::from_str(text).map_err(|_| unread())?;
     let number = |value: &serde_json::Value| value.as_f64().ok_or_else(unread);
     let latency = &json["latency_ns"];
-    Ok(Measured {
+    let measured = Measured {
         requests: number(&json["requests"])? as u64,
         requests_per_second: number(&json["requests_per_second"])?,
         p50_us: number(&latency["p50"])? / 1e3,
@@ -163,7 +183,9 @@ fn tally(text: &str, server: &str) -> Result<Measured> {
         max_us: number(&latency["max"])? / 1e3,
         max_at_s: Some(number(&latency["max_at_s"])?),
         missing: Some(number(&json["missing"])? as u64),
-    })
+    };
+    let first_error = json["first_error"].as_str().map(str::to_owned);
+    Ok((measured, number(&json["errors"])? as u64, first_error))
 }
 
 /// Reads what `redis-benchmark` prints for one test. It has no p99.9, but a percentile just above.

@@ -1,12 +1,17 @@
-//! Clusters: three nodes beside one node of the same server, and beside three nodes of etcd.
+//! Clusters: three nodes beside one node of the same server, beside three nodes of etcd, and with a node less or more.
 //!
 //! All nodes of a cluster share the servers' CPU, so what they use together is what a request costs. Everything is
 //! durable: a write is answered when a majority has synced it, and on one node when that has. A cluster is not stopped
 //! while another server is measured, or it would elect leaders when it goes on; an idle one takes next to nothing.
 
+mod away;
+mod beside_etcd;
+mod budget;
+mod idle;
+mod join;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,7 +25,6 @@ use crate::{
     client::Measured,
     connection::Connection,
     directory::Directory,
-    etcd::Etcd,
     failure::{Failure, Result},
     process::{self, Usage},
     report::{Report, Table},
@@ -30,6 +34,9 @@ use crate::{
 
 /// Nodes of a cluster.
 const NODES: usize = 3;
+
+/// Replicas of a shard, as many as by default.
+const REPLICAS: usize = 3;
 
 /// How long a cluster may take until every shard has all its replicas, or until it serves again.
 const WHOLE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -46,9 +53,6 @@ const LONE_KEY: &str = "lone";
 /// Threads that write while a leader is killed, and keys of each.
 const WRITERS: usize = 8;
 const KEYS_OF_WRITER: usize = 8;
-
-/// Rounds of the row that takes a minute each.
-const ETCD_ROUNDS_MAX: usize = 3;
 
 /// One workload.
 struct Row {
@@ -98,66 +102,95 @@ const FIGURES: [Figure; 5] = [
     ("max us", |round| round.client.max_us),
 ];
 
-/// Measures the first of `kinds` as a cluster; the others are of no meaning here.
-pub(crate) fn run(settings: &Settings, report: &mut Report, kinds: &[Kind]) -> Result<()> {
-    let kind = &kinds[0];
-    let one_kind = kind.keeping(Persistence::Always).ok_or_else(|| {
-        Failure::new(format!("{} cannot be told to keep its data: see {{persistence}} in --help", kind.name))
-    })?;
-    let one = Server::start(&one_kind, settings)?;
-    one.connect()?.command(&["SET", LONE_KEY, "x"])?;
-    one.pause()?;
-    let mut cluster = Cluster::start(kind, settings)?;
-    cluster.node(0).connect()?.command(&["SET", LONE_KEY, "x"])?;
-    let writes_per_second = compare(settings, report, &cluster, &one)?;
-    drop(one);
-    fail_over(settings, report, &mut cluster)?;
-    drop(cluster);
-    match env::var_os("PEER_ETCD") {
-        Some(program) => {
-            compare_with_etcd(settings, report, &Etcd::start(program, settings)?, &writes_per_second)
-        }
-        None => {
-            eprintln!("side-by-side: etcd has no part in this: PEER_ETCD does not name its program");
-            Ok(())
-        }
-    }
+/// What is measured of three nodes in a way of its own: its name for `--rows`, and the way.
+type Part = (&'static str, fn(&Settings, &mut Report, &mut Cluster<'_>) -> Result<()>);
+
+const PARTS: [Part; 5] = [
+    ("failover", fail_over),
+    ("follower-killed", away::killed),
+    ("follower-stopped", away::stopped),
+    ("etcd-set-1k", beside_etcd::of_1k),
+    ("etcd-set-64", beside_etcd::of_64),
+];
+
+/// The others: before anything else has been done, beside one node, and with a cluster of its own.
+const IDLE: &str = "idle-cluster";
+const BUDGET: &str = "set-budget";
+const JOIN: &str = "join";
+
+/// The names that `--rows` takes for clusters.
+pub(crate) fn names() -> Vec<&'static str> {
+    let rows = rows().into_iter().map(|row| row.name);
+    let parts = PARTS.iter().map(|&(name, _)| name);
+    [IDLE].into_iter().chain(rows).chain([BUDGET]).chain(parts).chain([JOIN]).collect()
 }
 
-/// Measures the rows; returns the writes a second of the first one, for etcd.
+/// Measures the first of `kinds` as a cluster, in all the ways that are named; the other servers are of no meaning here.
+pub(crate) fn run(settings: &Settings, report: &mut Report, kinds: &[Kind], named: &[String]) -> Result<()> {
+    let kind = &kinds[0];
+    let is_named = |name: &str| named.iter().any(|other| other == name);
+    if named.iter().any(|name| name != JOIN) {
+        let mut cluster = Cluster::start(kind, settings)?;
+        if is_named(IDLE) {
+            idle::run(settings, report, &cluster)?;
+        }
+        let rows: Vec<Row> = rows().into_iter().filter(|row| is_named(row.name)).collect();
+        if !rows.is_empty() || is_named(BUDGET) {
+            let one = start_one(kind, settings)?;
+            cluster.node(0).connect()?.command(&["SET", LONE_KEY, "x"])?;
+            if !rows.is_empty() {
+                compare(settings, report, &cluster, &one, &rows)?;
+            }
+            if is_named(BUDGET) {
+                budget::run(settings, report, &cluster, &one)?;
+            }
+        }
+        for (_, measure) in PARTS.iter().filter(|(name, _)| is_named(name)) {
+            measure(settings, report, &mut cluster)?;
+        }
+    }
+    if is_named(JOIN) {
+        join::run(settings, report, kind)?;
+    }
+    Ok(())
+}
+
+/// One node that syncs every write, stopped.
+fn start_one(kind: &Kind, settings: &Settings) -> Result<Server> {
+    let kind = kind.keeping(Persistence::Always).ok_or_else(|| {
+        Failure::new(format!("{} cannot be told to keep its data: see {{persistence}} in --help", kind.name))
+    })?;
+    let one = Server::start(&kind, settings)?;
+    one.connect()?.command(&["SET", LONE_KEY, "x"])?;
+    one.pause()?;
+    Ok(one)
+}
+
+/// Measures the rows.
 fn compare(
     settings: &Settings,
     report: &mut Report,
     cluster: &Cluster<'_>,
     one: &Server,
-) -> Result<Vec<f64>> {
+    rows: &[Row],
+) -> Result<()> {
     let mut figures = Table::new(
         2,
         ["row", "servers", FIGURES[0].0, FIGURES[1].0, FIGURES[2].0, FIGURES[3].0, FIGURES[4].0],
     );
     let mut ratios =
         Table::new(1, ["row, three nodes / one", "requests/s", "CPU us/request", "p50 us", "p99 us"]);
-    let mut writes_per_second = Vec::new();
-    for row in rows() {
+    for row in rows {
         let (mut of_three, mut of_one) = (Vec::new(), Vec::new());
         for number in 1..=settings.rounds {
-            let target = if row.is_lone { cluster.leader_of(LONE_KEY)? } else { cluster.node(0) };
-            let before = cluster.usage()?;
-            let options = row.options(settings.scale, true);
-            let client = settings.clients.redis_benchmark(target, &options)?;
-            of_three.push(Round { client, usage: cluster.usage()?.since(before) });
-            one.resume()?;
-            let before = one.usage()?;
-            let options = row.options(settings.scale, false);
-            let client = settings.clients.redis_benchmark(one, &options)?;
-            of_one.push(Round { client, usage: one.usage()?.since(before) });
-            one.pause()?;
+            of_three.push(cluster.round(row)?);
+            of_one.push(round_of_one(settings, one, row)?);
             eprintln!(
                 "{} {number}/{}: {} requests/s on three nodes, {} on one",
                 row.name,
                 settings.rounds,
                 short(of_three[number - 1].client.requests_per_second),
-                short(client.requests_per_second)
+                short(of_one[number - 1].client.requests_per_second)
             );
         }
         for (servers, rounds) in [("three nodes", &of_three), ("one node", &of_one)] {
@@ -171,9 +204,6 @@ fn compare(
         };
         let cells: Vec<String> = FIGURES[..4].iter().map(ratio).collect();
         ratios.line([vec![row.name.to_owned()], cells].concat());
-        if writes_per_second.is_empty() {
-            writes_per_second = of_three.iter().map(|round| round.client.requests_per_second).collect();
-        }
     }
     let remark = format!(
         "Median (range) of {} alternating rounds; requests x {}. All nodes on CPU {}, client on CPU {}; CPU time is that of \
@@ -182,18 +212,23 @@ fn compare(
         settings.rounds, settings.scale, settings.server_cpu, settings.client_cpu
     );
     report.table("Cluster of three nodes", &remark, &figures)?;
-    report.table(
-        "Cluster of three nodes: ratios",
-        "Ratios of the rounds of a pair, median (range).",
-        &ratios,
-    )?;
-    Ok(writes_per_second)
+    report.table("Cluster of three nodes: ratios", "Ratios of the rounds of a pair, median (range).", &ratios)
+}
+
+/// Measures one node, which is stopped before and after.
+fn round_of_one(settings: &Settings, one: &Server, row: &Row) -> Result<Round> {
+    one.resume()?;
+    let before = one.usage()?;
+    let client = settings.clients.redis_benchmark(one, &row.options(settings.scale, false))?;
+    let usage = one.usage()?.since(before);
+    one.pause()?;
+    Ok(Round { client, usage })
 }
 
 /// Kills the node that leads most shards, again and again, and measures until keys of all shards can be written.
 fn fail_over(settings: &Settings, report: &mut Report, cluster: &mut Cluster<'_>) -> Result<()> {
     let (mut first_ms, mut last_ms) = (Vec::new(), Vec::new());
-    for number in 1..=settings.rounds {
+    for number in 1..=settings.kills {
         let leader = cluster.first_leader()?;
         let ports: Vec<u16> =
             (0..NODES).filter(|&node| node != leader).map(|node| cluster.ports[node].0).collect();
@@ -207,7 +242,7 @@ fn fail_over(settings: &Settings, report: &mut Report, cluster: &mut Cluster<'_>
         let last = writers.wait_until_written(killed_ns, is_led)?;
         drop(writers);
         let ms = |time_ns: u64| (time_ns - killed_ns) as f64 / 1e6;
-        eprintln!("failover {number}/{}: {:.0} to {:.0} ms", settings.rounds, ms(first), ms(last));
+        eprintln!("failover {number}/{}: {:.0} to {:.0} ms", settings.kills, ms(first), ms(last));
         first_ms.push(ms(first));
         last_ms.push(ms(last));
         cluster.start_again(leader)?;
@@ -220,34 +255,16 @@ fn fail_over(settings: &Settings, report: &mut Report, cluster: &mut Cluster<'_>
         table.line([what.to_owned(), Spread::of(ms).write(short)]);
     }
     let remark = format!(
-        "Median (range) of {} rounds. The node that leads most shards is killed while {WRITERS} clients write {} keys through \
+        "Median (range) of {} kills. The node that leads most shards is killed while {WRITERS} clients write {} keys through \
          the other two nodes, one request at a time each. Times run to the acknowledgement of a write that was sent after \
          the kill.",
-        settings.rounds,
+        settings.kills,
         WRITERS * KEYS_OF_WRITER
     );
     report.table("Failover", &remark, &table)
 }
 
-fn compare_with_etcd(settings: &Settings, report: &mut Report, etcd: &Etcd, ours: &[f64]) -> Result<()> {
-    let mut theirs = Vec::new();
-    for number in 1..=settings.rounds.min(ETCD_ROUNDS_MAX) {
-        let writes = etcd.writes_per_second(settings)?;
-        eprintln!("etcd {number}: {} writes/s", short(writes));
-        theirs.push(writes);
-    }
-    let (ours, theirs) = (Spread::of(ours.iter().copied()), Spread::of(theirs));
-    let mut table = Table::new(1, ["servers", "writes/s"]);
-    table.line(["Duva, three nodes".to_owned(), ours.write(short)]);
-    table.line(["etcd, three nodes".to_owned(), theirs.write(short)]);
-    table.line(["ratio of medians".to_owned(), format!("{:.2}", ours.median / theirs.median)]);
-    let remark = "Values of 1 KiB from 1,000 clients, one request at a time each: the row cluster-set-1k-c1000, and etcdctl \
-                  check perf --load=xl, which asks for no more than 15,000 writes a second. All nodes on one CPU, the \
-                  client on another; not in alternating rounds.";
-    report.table("Beside etcd", remark, &table)
-}
-
-/// Three nodes.
+/// Three nodes, or more once others have joined.
 struct Cluster<'a> {
     kind: Kind,
     settings: &'a Settings,
@@ -266,14 +283,21 @@ impl<'a> Cluster<'a> {
             directories: Vec::new(),
             nodes: Vec::new(),
         };
-        for node in 0..NODES {
-            cluster.ports.push((free_port()?, free_port()?));
-            cluster.directories.push(Arc::new(Directory::new(&settings.directory)?));
-            cluster.nodes.push(None);
-            cluster.start_again(node)?;
+        for _ in 0..NODES {
+            cluster.start_another()?;
         }
         cluster.wait_until_whole()?;
         Ok(cluster)
+    }
+
+    /// Starts a node that joins, or the first one. Returns its number.
+    fn start_another(&mut self) -> Result<usize> {
+        let node = self.nodes.len();
+        self.ports.push((free_port()?, free_port()?));
+        self.directories.push(Arc::new(Directory::new(&self.settings.directory)?));
+        self.nodes.push(None);
+        self.start_again(node)?;
+        Ok(node)
     }
 
     fn start_again(&mut self, node: usize) -> Result<()> {
@@ -306,14 +330,16 @@ impl<'a> Cluster<'a> {
 
     /// What all nodes have used together.
     fn usage(&self) -> Result<Usage> {
-        self.running().try_fold(Usage::default(), |sum, node| {
-            let usage = node.usage()?;
-            Ok(Usage {
-                cpu_ns: sum.cpu_ns + usage.cpu_ns,
-                delay_ns: sum.delay_ns + usage.delay_ns,
-                sleeps: sum.sleeps + usage.sleeps,
-            })
-        })
+        self.running().try_fold(Usage::default(), |sum, node| Ok(sum + node.usage()?))
+    }
+
+    /// Measures a row.
+    fn round(&self, row: &Row) -> Result<Round> {
+        let target = if row.is_lone { self.leader_of(LONE_KEY)? } else { self.node(0) };
+        let before = self.usage()?;
+        let options = row.options(self.settings.scale, true);
+        let client = self.settings.clients.redis_benchmark(target, &options)?;
+        Ok(Round { client, usage: self.usage()?.since(before) })
     }
 
     fn shards(&self, node: &Server) -> Result<Vec<Shard>> {
@@ -327,7 +353,7 @@ impl<'a> Cluster<'a> {
         for node in self.running() {
             loop {
                 let seen = self.shards(node);
-                if seen.as_ref().is_ok_and(|shards| is_whole(shards)) {
+                if seen.as_ref().is_ok_and(|shards| is_whole(shards, self.nodes.len())) {
                     break;
                 }
                 if start.elapsed() > WHOLE_TIMEOUT {
@@ -511,15 +537,15 @@ impl Shard {
     }
 }
 
-/// Whether all slots have a leader and all replicas.
-fn is_whole(shards: &[Shard]) -> bool {
+/// Whether all slots have a leader and all replicas, and every one of so many nodes leads some.
+fn is_whole(shards: &[Shard], nodes: usize) -> bool {
     let leaders: BTreeSet<u16> = shards.iter().map(|shard| shard.leader_port).collect();
     // Leadership is spread last.
-    leaders.len() == NODES
+    leaders.len() == nodes
         && shards.iter().map(Shard::slots).sum::<u64>() == 16_384
         && shards
             .iter()
-            .all(|shard| (shard.replicas, shard.online) == (NODES, NODES) && shard.leader_port > 0)
+            .all(|shard| (shard.replicas, shard.online) == (REPLICAS, REPLICAS) && shard.leader_port > 0)
 }
 
 /// Reads a reply of CLUSTER SHARDS whose arrays have been joined; `None` if it is something else.
@@ -577,12 +603,12 @@ mod tests {
             node(7003, "master"),
         );
         let read = shards(&words(&whole)).unwrap();
-        assert!(is_whole(&read));
+        assert!(is_whole(&read, 3) && !is_whole(&read, 4));
         let leaders: Vec<(u16, u64)> = read.iter().map(|shard| (shard.leader_port, shard.slots())).collect();
         assert_eq!(leaders, [(7002, 10_000), (7001, 2001), (7003, 4383)]);
         assert!(read[1].has(11_001) && !read[1].has(9999));
-        assert!(!is_whole(&shards(&words(&whole.replacen("online", "loading", 1))).unwrap()));
-        assert!(!is_whole(&shards(&words(&whole.replacen("master", "replica", 1))).unwrap()));
+        assert!(!is_whole(&shards(&words(&whole.replacen("online", "loading", 1))).unwrap(), 3));
+        assert!(!is_whole(&shards(&words(&whole.replacen("master", "replica", 1))).unwrap(), 3));
         assert_eq!(shards(&words("role master")), None);
         assert_eq!(shards(&words("slots 0 x nodes")), None);
     }

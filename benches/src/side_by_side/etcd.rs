@@ -1,4 +1,4 @@
-//! Three nodes of etcd, and its own load.
+//! Three nodes of etcd, its own load, and the same calls from a loop of ours.
 
 use std::{
     ffi::OsString,
@@ -10,14 +10,19 @@ use std::{
 
 use crate::{
     Settings,
+    closed_loop::{ClosedLoop, Dialogue, Tally},
     directory::Directory,
     failure::{During, Failure, Result},
-    process::{self, pinned},
+    grpc::Puts,
+    process::{self, Usage, pinned},
     server::free_port,
 };
 
 /// Nodes of a cluster.
 const NODES: usize = 3;
+
+/// Keys that are put.
+const PUT_KEYS: u64 = 1_000_000;
 
 /// How long a cluster may take until it is healthy.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -25,6 +30,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// A running cluster, all on the servers' CPU; ended when dropped.
 pub(crate) struct Etcd {
     nodes: Vec<Child>,
+    /// Of clients.
+    ports: Vec<u16>,
     control: PathBuf,
     endpoints: String,
     directory: Directory,
@@ -37,6 +44,7 @@ impl Etcd {
         let beside = program.with_file_name("etcdctl");
         let mut etcd = Self {
             nodes: Vec::new(),
+            ports: Vec::new(),
             control: if beside.exists() { beside } else { "etcdctl".into() },
             endpoints: String::new(),
             directory: Directory::new(&settings.directory)?,
@@ -44,7 +52,9 @@ impl Etcd {
         let mut urls = Vec::new();
         for _ in 0..NODES {
             let url = |port: u16| format!("http://127.0.0.1:{port}");
-            urls.push((url(free_port()?), url(free_port()?)));
+            let port = free_port()?;
+            urls.push((url(port), url(free_port()?)));
+            etcd.ports.push(port);
         }
         let peers: Vec<String> =
             urls.iter().enumerate().map(|(number, (_, peer))| format!("node{number}={peer}")).collect();
@@ -82,6 +92,23 @@ impl Etcd {
         let text = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
         throughput(&text)
             .ok_or_else(|| Failure::new(format!("etcdctl check perf printed no throughput:\n{text}")))
+    }
+
+    /// Lets so many clients put values of so many bytes, over gRPC as etcdctl does, one call at a time each, spread over the
+    /// nodes. Returns what was measured from the first second on, for so many seconds at least.
+    pub(crate) fn put(&self, clients: usize, value_len_bytes: usize, seconds: usize) -> Result<Tally> {
+        let client = |number: usize| {
+            let puts = Puts::new(PUT_KEYS, value_len_bytes, number as u64);
+            (self.ports[number % self.ports.len()], Box::new(puts) as Box<dyn Dialogue>)
+        };
+        let running = ClosedLoop::begin((0..clients).map(client).collect(), 1)?;
+        running.pass_until(seconds);
+        running.finish()
+    }
+
+    /// What all nodes have used together.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        self.nodes.iter().try_fold(Usage::default(), |sum, node| Ok(sum + Usage::of(node.id())?))
     }
 
     fn wait_until_healthy(&self, settings: &Settings) -> Result<()> {

@@ -97,6 +97,12 @@ pub(crate) fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     report.table("Syncing a journal", &remark, &table)
 }
 
+/// How long a small block takes in the way that Duva's journals are synced, at the median and in microseconds.
+pub(crate) fn usual_p50_us(settings: &Settings) -> Result<f64> {
+    let directory = Directory::new(&settings.directory)?;
+    measure(&directory, Strategy::RingSync, BLOCKS_LEN_BYTES[0], WINDOW).map(|round| round.p50_us)
+}
+
 fn measure(directory: &Directory, strategy: Strategy, len_bytes: usize, window: Duration) -> Result<Round> {
     let mut log = Log::create(&directory.path().join("segment"), strategy, FILE_LEN_BYTES, len_bytes)?;
     // The creation's own traffic is over, the file is the only one.

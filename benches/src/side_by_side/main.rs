@@ -8,6 +8,7 @@
 mod background_save;
 mod beside;
 mod client;
+mod closed_loop;
 mod cluster;
 mod connection;
 mod directory;
@@ -15,6 +16,7 @@ mod etcd;
 mod expire;
 mod failure;
 mod growth;
+mod grpc;
 mod journal_sync;
 mod memory;
 mod options;
@@ -23,6 +25,7 @@ mod report;
 mod restart;
 mod rows;
 mod server;
+mod sockets;
 mod statistics;
 mod throughput;
 
@@ -41,13 +44,15 @@ use server::Kind;
 /// What holds for every mode.
 struct Settings {
     rounds: usize,
+    /// How many leaders are killed to see who follows.
+    kills: usize,
     scale: f64,
     server_cpu: usize,
     client_cpu: usize,
     clients: Clients,
     /// Where servers have their directories.
     directory: PathBuf,
-    /// Keys that `--restart` and `--bgsave` use, if not the usual number.
+    /// Keys that `--restart`, `--bgsave` and a join use, if not the usual number.
     keys: Option<u64>,
 }
 
@@ -73,7 +78,11 @@ fn main() -> ExitCode {
         }
     };
     let done = match asked {
-        Asked::Help => print(&format!("{HELP}{}", rows::names())),
+        Asked::Help => print(&format!(
+            "{HELP}{}\nROWS OF CLUSTERS:\n    {}\n",
+            rows::names(),
+            cluster::names().join(" ")
+        )),
         Asked::List => print(&list(&known)),
         Asked::Measure(options) => measure(&options),
     };
@@ -91,6 +100,7 @@ fn measure(options: &Options) -> Result<()> {
     process::stay_on(options.client_cpu)?;
     let settings = Settings {
         rounds: options.rounds,
+        kills: options.kills,
         scale: options.scale,
         server_cpu: options.server_cpu,
         client_cpu: options.client_cpu,
@@ -115,7 +125,7 @@ fn measure(options: &Options) -> Result<()> {
             Mode::Restart => restart::run(settings, report, kinds)?,
             Mode::BackgroundSave => background_save::run(settings, report, kinds)?,
             Mode::JournalSync => journal_sync::run(settings, report)?,
-            Mode::Cluster => cluster::run(settings, report, kinds)?,
+            Mode::Cluster => cluster::run(settings, report, kinds, &options.cluster_rows)?,
         }
     }
     report.finish()
@@ -129,7 +139,10 @@ fn list(kinds: &[Kind]) -> String {
     let server = |kind: &Kind| format!("{:10} {} {}\n", kind.name, kind.program.display(), kind.arguments);
     let rows: String = rows.iter().map(row).collect();
     let servers: String = kinds.iter().map(server).collect();
-    format!("ROWS (name, group, servers, the client's options):\n{rows}\nSERVERS:\n{servers}")
+    let of_clusters = cluster::names().join("\n");
+    format!(
+        "ROWS (name, group, servers, the client's options):\n{rows}\nROWS OF CLUSTERS:\n{of_clusters}\n\nSERVERS:\n{servers}"
+    )
 }
 
 fn print(text: &str) -> Result<()> {

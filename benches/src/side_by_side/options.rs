@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
+    cluster,
     failure::{Failure, Result},
     rows::{self, Row},
     server::Kind,
@@ -15,7 +16,8 @@ USAGE:
     side-by-side [OPTIONS] MODE...
 
 MODES (the rows' throughput, latency and CPU if none is given):
-    --rows NAMES        workloads by name or group, separated by commas; all of them by default (see --list)
+    --rows NAMES        workloads by name or group, separated by commas; all of them by default (see --list). What is named of
+                        --cluster is measured without that option, and is then all that is measured of clusters
     --cores N           the rows on the first server with one core and with N cores
     --memory            bytes a key over its payload, with 1M and 10M keys of 16 + 32 bytes
     --idle              memory and CPU of 10,000 idle connections
@@ -25,13 +27,14 @@ MODES (the rows' throughput, latency and CPU if none is given):
     --restart           from exec to the first PONG with 10M keys, from journals, snapshots, AOF and RDB
     --bgsave            latencies and memory while 10M keys are saved under 50,000 requests a second
     --journal-sync      ways to write and sync a journal's block, without any server
-    --cluster           three nodes of the first server beside one, failover, and three nodes of etcd
+    --cluster           three nodes of the first server: beside one, beside etcd, idle; failover, a follower away, a fourth node
     --all               every mode but --cores, --journal-sync and --cluster
 
 OPTIONS:
     --servers NAMES     servers by name, the first one being compared with the others  [duva, redis, all in PEER_*]
     --rounds N          rounds, alternating between the servers                         [9]
-    --keys N            keys of --restart and --bgsave                          [10000000]
+    --kills N           leaders that are killed for --rows failover                     [3]
+    --keys N            keys of --restart, --bgsave and --rows join             [10000000]
     --scale FACTOR      times the usual number of requests, keys and connections        [1]
     --server-cpu N      (first) CPU of the servers                                      [0]
     --client-cpu N      CPU of the clients                                              [1]
@@ -67,9 +70,12 @@ pub(crate) enum Mode {
 pub(crate) struct Options {
     pub(crate) modes: Vec<Mode>,
     pub(crate) rows: Vec<Row>,
+    /// What is measured of clusters.
+    pub(crate) cluster_rows: Vec<String>,
     /// At least one; the first one is compared with the others.
     pub(crate) servers: Vec<Kind>,
     pub(crate) rounds: usize,
+    pub(crate) kills: usize,
     pub(crate) scale: f64,
     pub(crate) server_cpu: usize,
     pub(crate) client_cpu: usize,
@@ -103,8 +109,10 @@ impl Asked {
         let mut options = Options {
             modes: Vec::new(),
             rows: rows::all(),
+            cluster_rows: cluster::names().into_iter().map(str::to_owned).collect(),
             servers: known.to_vec(),
             rounds: 9,
+            kills: 3,
             scale: 1.0,
             server_cpu: 0,
             client_cpu: 1,
@@ -112,7 +120,7 @@ impl Asked {
             keys: None,
             output: None,
         };
-        let mut rows_named = false;
+        let (mut rows_named, mut cluster_named) = (false, false);
         while let Some(option) = arguments.next() {
             let mut value = || {
                 arguments.next().ok_or_else(|| Failure::new(format!("{option} needs a value; see --help")))
@@ -121,10 +129,20 @@ impl Asked {
                 "-h" | "--help" => return Ok(Self::Help),
                 "--list" => return Ok(Self::List),
                 "--rows" => {
-                    rows_named = true;
-                    options.rows = rows::select(value()?.split(',')).map_err(|name| {
-                        Failure::new(format!("--rows: there is no row {name}; see --list"))
-                    })?;
+                    let value = value()?;
+                    let is_of_cluster = |name: &&str| cluster::names().contains(name);
+                    let (of_cluster, others): (Vec<&str>, Vec<&str>) =
+                        value.split(',').partition(is_of_cluster);
+                    rows_named = !others.is_empty();
+                    if rows_named {
+                        options.rows = rows::select(others).map_err(|name| {
+                            Failure::new(format!("--rows: there is no row {name}; see --list"))
+                        })?;
+                    }
+                    if !of_cluster.is_empty() {
+                        cluster_named = true;
+                        options.cluster_rows = of_cluster.into_iter().map(str::to_owned).collect();
+                    }
                 }
                 "--cores" => options.modes.push(Mode::Cores(at_least(&option, &value()?, 1)?)),
                 "--memory" => options.modes.push(Mode::Memory),
@@ -147,6 +165,7 @@ impl Asked {
                     Mode::BackgroundSave,
                 ]),
                 "--servers" => options.servers = select(known, &value()?)?,
+                "--kills" => options.kills = at_least(&option, &value()?, 1)?,
                 "--rounds" => options.rounds = at_least(&option, &value()?, 1)?,
                 "--scale" => options.scale = at_least(&option, &value()?, 0.000_001)?,
                 "--server-cpu" => options.server_cpu = at_least(&option, &value()?, 0)?,
@@ -156,6 +175,9 @@ impl Asked {
                 "--output" => options.output = Some(value()?.into()),
                 _ => return Err(Failure::new(format!("unknown option {option}; see --help"))),
             }
+        }
+        if cluster_named && !options.modes.contains(&Mode::Cluster) {
+            options.modes.push(Mode::Cluster);
         }
         let has_rows = options.modes.iter().any(|mode| matches!(mode, Mode::Rows | Mode::Cores(_)));
         if options.modes.is_empty() || (rows_named && !has_rows) {
@@ -223,10 +245,23 @@ mod tests {
         let cores = options("--cores 2 --rows get-p1");
         assert_eq!((cores.modes, cores.rows.len()), (vec![Mode::Cores(2)], 1));
         assert!(options("--cluster").needs_disk());
+        assert_eq!(options("--cluster").cluster_rows, cluster::names());
         let saving = options("--restart --bgsave --keys 5000 --dir /x");
         assert_eq!(saving.modes, [Mode::Restart, Mode::BackgroundSave]);
         assert!(saving.needs_disk() && !options("--memory").needs_disk());
         assert_eq!((saving.keys, saving.directory), (Some(5000), "/x".into()));
+    }
+
+    #[test]
+    fn rows_of_clusters_are_chosen_like_others() {
+        for line in ["--cluster --rows failover,join --kills 10", "--rows failover,join --kills 10"] {
+            let options = options(line);
+            assert_eq!((options.modes, options.kills), (vec![Mode::Cluster], 10), "{line}");
+            assert_eq!(options.cluster_rows, ["failover", "join"]);
+        }
+        let both = options("--rows get-p1,idle-cluster");
+        assert_eq!((both.modes, both.rows.len()), (vec![Mode::Rows, Mode::Cluster], 1));
+        assert_eq!(both.cluster_rows, ["idle-cluster"]);
     }
 
     #[test]
@@ -235,6 +270,8 @@ mod tests {
             ("--servers duva,x", "PEER_X"),
             ("--rows get-p2", "get-p2"),
             ("--rounds 0", "--rounds"),
+            ("--rows failover,get-p2", "get-p2"),
+            ("--kills 0", "--kills"),
             ("--keys 0", "--keys"),
             ("--scale", "--scale"),
             ("fast", "fast"),

@@ -46,6 +46,18 @@ impl Usage {
     }
 }
 
+impl std::ops::Add for Usage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            cpu_ns: self.cpu_ns + other.cpu_ns,
+            delay_ns: self.delay_ns + other.delay_ns,
+            sleeps: self.sleeps + other.sleeps,
+        }
+    }
+}
+
 /// CPU time of process `pid`, in nanoseconds: the scheduler's figure that schedstat shows of each thread, for all
 /// threads there ever were.
 fn cpu_ns(pid: u32) -> Result<u64> {
