@@ -184,9 +184,19 @@ impl Journal {
     ///
     /// Panics if anything was appended before.
     pub fn begin(&mut self, now_ms: u64) -> Write {
+        self.begin_with(now_ms, |_| {})
+    }
+
+    /// As [`Self::begin`], with the records that `append` appends: they are as durable as the header from the beginning.
+    ///
+    /// # Panics
+    ///
+    /// Panics if anything was appended before, or the records do not fit the first segment.
+    pub fn begin_with(&mut self, now_ms: u64, append: impl FnOnce(&mut Self)) -> Write {
         let start = Position::new(self.segments.first(), 0);
         assert!(self.plan.next() == start && self.plan.planned_bytes() == 0, "a journal begins once");
         self.plan.begin(&self.states, &mut self.segments);
+        append(self);
         self.close_block(now_ms);
         let write = self.plan.take_first();
         self.progress.begin(write.end());

@@ -7,7 +7,7 @@
 //! 1. what is kept, as [`Segment::synced_to`] says;
 //! 2. the epoch, and where the earlier journals end: [`Scan::next_manifest`];
 //! 3. the first segment of every core's journal, with a header of all its shards and an empty block
-//!    ([`crate::journal::Journal::begin`]);
+//!    ([`crate::journal::Journal::begin`]), or with records that count from then on, whether the start ends or not;
 //! 4. that they are begun: [`Scan::begun_manifest`].
 //!
 //! Only then does it acknowledge or remove anything. After a crash in between, the next start finds the same.

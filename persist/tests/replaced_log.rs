@@ -66,6 +66,11 @@ impl Folder {
 
     /// A start; a crash in the middle of it changes nothing.
     fn start(&mut self) -> Life<'_> {
+        self.start_with(&[])
+    }
+
+    /// As [`Self::start`], with a journal that begins with these ticks, which count from its segment on.
+    fn start_with(&mut self, first: &[Point]) -> Life<'_> {
         let scan = self.scan().unwrap();
         let found = self.log(&scan);
         let next = scan.next_manifest(&self.manifest);
@@ -81,9 +86,16 @@ impl Folder {
             kernel_boot: [0; 16],
         };
         let mut journal = Journal::new(options, scan.next_sequence(0), scan.states());
-        let write = journal.begin(1);
+        let write = journal.begin_with(1, |journal| {
+            for &(index, term) in first {
+                journal.append(&Record { index, term, ..Record::new(Kind::Tick, 0) }, |_| {});
+            }
+        });
         self.files.insert(names::segment(0, write.sequence), write.bytes);
-        assert_eq!(self.log(&self.scan().unwrap()), found);
+        let mut begun_log = found;
+        begun_log.entries.extend(first);
+        begun_log.last = first.last().copied().unwrap_or(begun_log.last);
+        assert_eq!(self.log(&self.scan().unwrap()), begun_log);
         self.manifest = begun;
         for name in scan.empty().iter().chain(scan.idle_segments().map(|segment| &segment.name)) {
             self.files.remove(name);
@@ -377,5 +389,25 @@ fn the_only_vote_survives_the_segment_that_has_it() {
         vote(&mut life, 1, term, 1);
         life.write(false);
         assert_eq!(votes(&folder), [(5, 3 << 32 | 1), (term, 1)]);
+    }
+}
+
+#[test]
+fn what_a_start_begins_with_counts_whether_the_start_ends_or_not() {
+    let manner = Manner { roll: false, trim: false };
+    let mut folder = Folder::new();
+    folder.start().run(&[Step::Append((1, 1)), Step::Append((2, 1))], manner);
+    for is_over in [true, false] {
+        let mut folder = folder.clone();
+        drop(folder.start_with(&[(3, 5), (4, 5)]));
+        if !is_over {
+            // The crash comes right before the manifest says that the journal is begun.
+            folder.manifest.starts.clear();
+        }
+        folder.start().run(&[Step::Append((5, 6))], manner);
+        let log = folder.log(&folder.scan().unwrap());
+        assert_eq!(log.entries, [(1, 1), (2, 1), (3, 5), (4, 5), (5, 6)], "{is_over}");
+        drop(folder.start());
+        assert_eq!(folder.log(&folder.scan().unwrap()), log);
     }
 }

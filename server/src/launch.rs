@@ -105,7 +105,7 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
     let joined = cluster::start::join_first(&config)?;
     let mut store = Store::open(&config, joined.as_ref().map(|(birth, _)| birth))?;
     config.shards = store.shards();
-    let start = cluster::start::open(&config, &store, joined.map(|(_, file)| file))?;
+    let start = cluster::start::open(&config, &mut store, joined.map(|(_, file)| file))?;
     if start.is_some() {
         store.set_cluster();
     }
@@ -393,6 +393,9 @@ fn start_cores(
         return Err("a core ended before it was ready".to_owned());
     }
     store.commit()?;
+    if let Some(cluster) = cluster {
+        cluster.start.finish(store)?;
+    }
     let (keys_loaded, keys_expired) = store.keys();
     shared.save_status().loaded(keys_loaded, keys_expired);
     let to_wake = wakes.clone();

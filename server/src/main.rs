@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
-use duva_server::{config::Config, launch, logging::Logging};
+use duva_server::{cluster::recover::check_directory, config::Config, launch, logging::Logging};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The status of who asks for what cannot be, as for options that are not accepted.
+const USAGE_STATUS: u8 = 2;
 
 fn main() -> ExitCode {
     refuse_huge_pages();
@@ -14,6 +17,11 @@ fn main() -> ExitCode {
         Ok(logging) => logging,
         Err(error) => return refuse(&error.to_string()),
     };
+    if let Err(sentence) = check_directory(&config) {
+        tracing::error!("{sentence}");
+        refuse(&sentence);
+        return ExitCode::from(USAGE_STATUS);
+    }
     match launch::serve(config, logging) {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {

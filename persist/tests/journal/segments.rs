@@ -103,6 +103,22 @@ fn a_journal_that_was_begun_goes_on_behind_its_first_block() {
 }
 
 #[test]
+fn a_journal_can_be_begun_with_records() {
+    let mut journal = journal();
+    let first = journal.begin_with(7, |journal| append_entry(journal, 1, 10));
+    assert_eq!([journal.appended_to(), journal.written_to(), journal.synced_to()], [first.end(); 3]);
+    let mut disk = Disk::new(SEGMENT_BYTES);
+    disk.apply(&first);
+    let segments = disk.read();
+    assert_eq!(segments[0].states[0].last_index, 0, "the header tells of what came before");
+    assert_eq!(segments[0].blocks.len(), 1);
+    assert_eq!(segments[0].blocks[0].records.len(), 1);
+    journal.roll(8);
+    disk.drain(&mut journal, 9);
+    assert_eq!(disk.read()[1].states[0].last_index, 1);
+}
+
+#[test]
 #[should_panic(expected = "a journal begins once")]
 fn a_journal_is_begun_before_anything_is_appended() {
     let mut journal = journal();

@@ -6,7 +6,7 @@
 //! ```text
 //! offset  magic                  [8]  "DUVACLU\n"
 //!      8  version                u16  1
-//!     10  reserved               u16  0
+//!     10  flags                  u16  1: the shards' logs are still to be made this node's alone; see `recover`
 //!     12  CRC32C                 u32  of the whole file, this field as zero
 //!     16  length                 u32  of the whole file
 //!     20  own node number        u32
@@ -37,6 +37,8 @@ pub const CLUSTER_FILE_NAME: &str = "cluster";
 
 const MAGIC: [u8; 8] = *b"DUVACLU\n";
 const VERSION: u16 = 1;
+/// The flag of [`ClusterFile::is_recovering`].
+const RECOVERING: u16 = 1;
 const CRC_AT: usize = 12;
 const LENGTH_AT: usize = 16;
 /// Bytes of an entry without its payload.
@@ -47,6 +49,8 @@ const ENTRY_BYTES: usize = 8 + 8 + 8 + 1 + 1 + 4;
 pub struct ClusterFile {
     /// The own node's number.
     pub number: u32,
+    /// Whether the node has been made the only one of a new cluster, and its shards' logs may not say so yet.
+    pub is_recovering: bool,
     /// Names the cluster.
     pub cluster: [u8; 16],
     /// The meta group's term, and whom this replica voted for in it.
@@ -68,8 +72,10 @@ impl ClusterFile {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_le_bytes());
-        // Reserved, checksum and length.
-        bytes.extend_from_slice(&[0; 10]);
+        let flags = if self.is_recovering { RECOVERING } else { 0 };
+        bytes.extend_from_slice(&flags.to_le_bytes());
+        // Checksum and length.
+        bytes.extend_from_slice(&[0; 8]);
         bytes.extend_from_slice(&self.number.to_le_bytes());
         bytes.extend_from_slice(&self.cluster);
         for number in [
@@ -116,7 +122,7 @@ impl ClusterFile {
         if version != VERSION {
             return Err(DecodeError::Version(version));
         }
-        let reserved = reader.u16()?;
+        let flags = reader.u16()?;
         let (crc, length) = (reader.u32()?, reader.u32()? as usize);
         if bytes.len() != length {
             return Err(if bytes.len() < length { DecodeError::Short } else { DecodeError::Long });
@@ -140,14 +146,15 @@ impl ClusterFile {
             entries.push(decode_entry(index, &mut reader)?);
         }
         reader.end()?;
-        if reserved != 0 || number == 0 || cluster != state.cluster {
+        if flags & !RECOVERING != 0 || number == 0 || cluster != state.cluster {
             return Err(DecodeError::Invalid("the node or its cluster is not the one that the state knows"));
         }
         let terms = || std::iter::once(snapshot_term).chain(entries.iter().map(|entry| entry.term));
         if !terms().is_sorted() || terms().any(|entry_term| entry_term > term) {
             return Err(DecodeError::Invalid("the terms of the log are not in order"));
         }
-        Ok(Self { number, cluster, hard_state, snapshot, state, entries })
+        let is_recovering = flags & RECOVERING != 0;
+        Ok(Self { number, is_recovering, cluster, hard_state, snapshot, state, entries })
     }
 }
 
@@ -189,6 +196,7 @@ mod tests {
         };
         ClusterFile {
             number: 1,
+            is_recovering: false,
             cluster: state.cluster,
             hard_state: HardState { term: 4, vote: Some(GENESIS_REPLICA) },
             entries: vec![
@@ -232,6 +240,7 @@ mod tests {
         let mut file = example();
         assert_eq!(ClusterFile::decode(&file.encode()).as_ref(), Ok(&file));
         file.hard_state.vote = None;
+        file.is_recovering = true;
         file.entries.clear();
         assert_eq!(ClusterFile::decode(&file.encode()), Ok(file));
     }
@@ -287,6 +296,9 @@ mod tests {
         refused(&|file| file.hard_state.term = 3);
         refused(&|file| file.entries[2].term = 2);
         refused(&|file| file.snapshot.term = 4);
+        let mut flags = example().encode();
+        flags[10] = 2;
+        assert!(matches!(ClusterFile::decode(&sealed(flags)), Err(DecodeError::Invalid(_))));
         let mut version = example().encode();
         version[8] = 2;
         assert_eq!(ClusterFile::decode(&sealed(version)), Err(DecodeError::Version(2)));

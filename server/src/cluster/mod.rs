@@ -9,6 +9,7 @@ pub mod detector;
 pub mod file;
 pub mod join;
 pub mod meta;
+pub mod recover;
 pub mod session;
 pub mod start;
 pub mod view;

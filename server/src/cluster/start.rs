@@ -6,7 +6,8 @@
 //!   join one are ignored.
 //! - A node that joins learns its number before it makes its directory, and the cluster's shards and hash with it: a
 //!   directory is the cluster's from birth.
-//! - Who may have lost something acknowledged does not start under its old replicas' names.
+//! - Who may have lost something acknowledged does not start under its old replicas' names: only as the one node of a new
+//!   cluster, which somebody has to ask for.
 
 use std::path::PathBuf;
 
@@ -16,11 +17,55 @@ use super::{
     file::{CLUSTER_FILE_NAME, ClusterFile},
     join::{self, JoinAnswer, JoinRequest},
     meta::{MetaState, NodeInfo},
+    recover::{self, Foundation},
 };
 use crate::{
-    config::{Config, RaftDurability},
+    config::{Config, ForceNewCluster, RaftDurability},
+    core::groups::{expected_nodes, own_replicas},
     storage::{Birth, Store},
 };
+
+/// Makes the node of `file` the only one of a new cluster, by the file that is returned, which is durable; `None`: it is
+/// the only one already. [`super::recover`] has the rest of it.
+fn found_anew(
+    config: &Config,
+    store: &Store,
+    file: &ClusterFile,
+    may_have_lost: bool,
+) -> Result<Option<ClusterFile>, String> {
+    let (_, mut known) = expected_nodes(file);
+    let own = match known.remove(&file.number) {
+        Some(own) => own,
+        // Its cluster has forgotten it.
+        None => own_node(config, store)?,
+    };
+    let may_discard = config.force_new_cluster == ForceNewCluster::DiscardMissing;
+    let choices = (may_have_lost, may_discard);
+    let plan = recover::plan(file, own, &store.summaries()?, Store::new_id()?, choices);
+    let Some(Foundation { file: founded, shards }) = plan.map_err(|error| error.to_string())? else {
+        return Ok(None);
+    };
+    tracing::warn!(
+        node = founded.number,
+        "force-new-cluster: this node becomes the only one of a new cluster; other nodes of the old one are refused from now \
+         on, and what was acknowledged without this node is lost"
+    );
+    if may_have_lost {
+        tracing::warn!("this directory may itself have lost what it had acknowledged, which is accepted");
+    }
+    shards.iter().for_each(|fate| tracing::warn!("{fate}"));
+    store.write_small(CLUSTER_FILE_NAME, &founded.encode())?;
+    Ok(Some(founded))
+}
+
+/// Where this node is reached, as its configuration says it.
+fn own_node(config: &Config, store: &Store) -> Result<NodeInfo, String> {
+    let host = config
+        .host_to_announce()
+        .ok_or("announce-host is needed, because bind does not say where others reach this node")?;
+    let id = store.node_id().expect("a directory has an id");
+    Ok(NodeInfo { id, host, port: config.port, peer_port: config.peer_port })
+}
 
 /// What a node begins with.
 pub struct Start {
@@ -28,6 +73,25 @@ pub struct Start {
     pub file: ClusterFile,
     /// Where it is.
     pub path: PathBuf,
+}
+
+impl Start {
+    /// The start is durable: so is what `force-new-cluster` asked for.
+    ///
+    /// # Errors
+    /// A sentence that names the file.
+    pub fn finish(&self, store: &Store) -> Result<(), String> {
+        if !self.file.is_recovering {
+            return Ok(());
+        }
+        let file = ClusterFile { is_recovering: false, ..self.file.clone() };
+        store.write_small(CLUSTER_FILE_NAME, &file.encode())?;
+        tracing::warn!(
+            "this node is the only one of a new cluster now: start it without force-new-cluster from now on, and let others \
+             join with empty directories"
+        );
+        Ok(())
+    }
 }
 
 /// Whether the server is a node of a cluster: the configuration says so, or the directory. What cannot be looked at is
@@ -46,7 +110,7 @@ pub fn join_first(config: &Config) -> Result<Option<(Birth, ClusterFile)>, Strin
     if Store::exists(config)? {
         return Ok(None);
     }
-    let node = Store::new_node_id()?;
+    let node = Store::new_id()?;
     let request = JoinRequest {
         id: node,
         host: config.host_to_announce(),
@@ -59,6 +123,7 @@ pub fn join_first(config: &Config) -> Result<Option<(Birth, ClusterFile)>, Strin
     let birth = Birth { cluster: state.cluster, node, shards: state.shards, hash_seed: state.hash_seed };
     let file = ClusterFile {
         number,
+        is_recovering: false,
         cluster: state.cluster,
         hard_state: HardState::default(),
         snapshot,
@@ -73,7 +138,11 @@ pub fn join_first(config: &Config) -> Result<Option<(Birth, ClusterFile)>, Strin
 ///
 /// # Errors
 /// A sentence that names the file, or says why the directory cannot be a node.
-pub fn open(config: &Config, store: &Store, joined: Option<ClusterFile>) -> Result<Option<Start>, String> {
+pub fn open(
+    config: &Config,
+    store: &mut Store,
+    joined: Option<ClusterFile>,
+) -> Result<Option<Start>, String> {
     let Some(directory) = store.directory() else {
         return if config.cluster || config.join.is_some() {
             Err("a node of a cluster needs a journal: leave appendonly away, or set it to yes".to_owned())
@@ -83,11 +152,27 @@ pub fn open(config: &Config, store: &Store, joined: Option<ClusterFile>) -> Resu
     };
     let path = directory.join(CLUSTER_FILE_NAME);
     if let Some(bytes) = store.read_small(CLUSTER_FILE_NAME)? {
-        let file = ClusterFile::decode(&bytes)
+        let mut file = ClusterFile::decode(&bytes)
             .map_err(|error| format!("{} cannot be read: {error}; restore it from a copy", path.display()))?;
         // Replicas whose copies count in the page cache have lost them with the machine.
         let was_in_memory = config.raft_durability == RaftDurability::Memory && store.has_other_boot();
-        if store.must_not_vote() || was_in_memory {
+        let may_have_lost = store.must_not_vote() || was_in_memory;
+        if config.force_new_cluster != ForceNewCluster::No && !file.is_recovering {
+            match found_anew(config, store, &file, may_have_lost)? {
+                Some(founded) => file = founded,
+                None => tracing::warn!(
+                    "this node is the only one of its cluster already: force-new-cluster has nothing to do, leave it away"
+                ),
+            }
+        } else if file.is_recovering {
+            tracing::warn!(
+                "an earlier start was making this node the only one of a new cluster: this one goes on with it"
+            );
+        }
+        if file.is_recovering {
+            let replicas = own_replicas(&file);
+            store.set_alone(replicas);
+        } else if may_have_lost {
             return Err(format!(
                 "{} may have lost what it had acknowledged, so it must not take part as the node that it was: move it \
                  away, start with join, and let the cluster forget the old node",
@@ -99,20 +184,13 @@ pub fn open(config: &Config, store: &Store, joined: Option<ClusterFile>) -> Resu
     let file = match joined {
         Some(file) => file,
         None if config.cluster => {
-            let host = config
-                .host_to_announce()
-                .ok_or("announce-host is needed, because bind does not say where others reach this node")?;
-            let node = NodeInfo {
-                id: store.node_id().expect("a directory has an id"),
-                host,
-                port: config.port,
-                peer_port: config.peer_port,
-            };
+            let node = own_node(config, store)?;
             let cluster = store.cluster_id().expect("a directory has an id");
             let factor = config.replication_factor;
             let state = MetaState::genesis(cluster, store.shards(), store.hash_seed(), factor, node);
             ClusterFile {
                 number: 1,
+                is_recovering: false,
                 cluster,
                 hard_state: HardState::default(),
                 snapshot: SnapshotMeta {

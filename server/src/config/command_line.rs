@@ -13,8 +13,9 @@ const HELP_COLUMNS: usize = 90;
 
 const CLOSING: &str = "\
 Every option can also be set by an environment variable (--tcp-keepalive by DUVA_TCP_KEEPALIVE) and, all but
---recover, by a key of the TOML file that --config names (tcp-keepalive = 300). A flag goes before a variable, and
-a variable before the file. Bytes may have a unit: 1k is 1000 and 1kb is 1024, likewise m, mb, g and gb.";
+--recover and --force-new-cluster, by a key of the TOML file that --config names (tcp-keepalive = 300). A flag
+goes before a variable, and a variable before the file. Bytes may have a unit: 1k is 1000 and 1kb is 1024,
+likewise m, mb, g and gb.";
 
 /// The command line's description.
 pub(super) fn command() -> Command {

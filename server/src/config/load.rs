@@ -13,7 +13,8 @@ use clap::{
 };
 
 use super::{
-    CORE_COUNT_MAX, ClusterConflict, Config, PEER_PORT_OFFSET, SHARD_COUNT_DEFAULT, SHARDS_PER_CORE_MIN,
+    CORE_COUNT_MAX, ClusterConflict, Config, ForceNewCluster, PEER_PORT_OFFSET, SHARD_COUNT_DEFAULT,
+    SHARDS_PER_CORE_MIN,
     command_line::{self, CONFIG_FLAG, CONFIG_VARIABLE},
     file,
     options::OPTIONS,
@@ -170,6 +171,11 @@ impl Loading {
         if config.cluster && config.join.is_some() {
             return Err(self.conflict("join", "joins a cluster and cluster makes one: only one can be"));
         }
+        if config.force_new_cluster != ForceNewCluster::No && config.join.is_some() {
+            let sentence =
+                "makes this node a cluster of its own and join takes it to another: only one can be";
+            return Err(self.conflict("force-new-cluster", sentence));
+        }
         config.is_cluster_enabled = config.cluster || config.join.is_some();
         if config.is_cluster_enabled
             && let Err(ClusterConflict { option, sentence }) = config.check_for_cluster()
@@ -233,7 +239,7 @@ fn error(kind: ErrorKind, message: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{AppendFsync, RaftDurability, RaftReadMode, Recovery, SavePoint, value},
+        super::{AppendFsync, ForceNewCluster, RaftDurability, RaftReadMode, Recovery, SavePoint, value},
         *,
     };
 
@@ -416,6 +422,10 @@ mod tests {
         assert!(config.cluster && config.is_cluster_enabled);
         assert_eq!((config.peer_port, config.host_to_announce().as_deref()), (17000, Some("127.0.0.1")));
         assert!(load(&["--cluster", "yes"]).cluster && !load(&["--cluster", "no"]).cluster);
+        assert_eq!(load(&[]).force_new_cluster, ForceNewCluster::No);
+        assert_eq!(load(&["--force-new-cluster"]).force_new_cluster, ForceNewCluster::Yes);
+        let discarding = load(&["--force-new-cluster=discard-missing", "--cluster"]);
+        assert_eq!(discarding.force_new_cluster, ForceNewCluster::DiscardMissing);
         let config = load(&["--join", "[::1]:6379", "--bind", "*", "--peer-port", "1"]);
         assert!(config.is_cluster_enabled && !config.cluster);
         assert_eq!((config.join.as_deref(), config.peer_port), (Some("[::1]:6379"), 1));
@@ -438,7 +448,7 @@ mod tests {
 
     #[test]
     fn what_no_node_of_a_cluster_can_be_is_refused() {
-        let cases: [Case<'_>; 9] = [
+        let cases: [Case<'_>; 11] = [
             (
                 &["--cluster", "--appendonly", "no"],
                 &[],
@@ -448,6 +458,17 @@ mod tests {
                 &["--join", "a:1"],
                 &[("DUVA_APPENDONLY", "no")],
                 "appendonly (by the variable DUVA_APPENDONLY) is no, and a node of a cluster needs its journal",
+            ),
+            (
+                &["--force-new-cluster", "--join", "a:1"],
+                &[],
+                "force-new-cluster (by flag) makes this node a cluster of its own and join takes it to another",
+            ),
+            (
+                &["--force-new-cluster=all"],
+                &[],
+                "invalid value 'all' for '--force-new-cluster <HOW>': argument(s) must be one of the following: no, yes, \
+                 discard-missing",
             ),
             (&["--cluster", "--join", "a:1"], &[], "join (by flag) joins a cluster and cluster makes one"),
             (

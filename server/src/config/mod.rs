@@ -29,8 +29,8 @@ pub use cluster::ClusterConflict;
 pub use load::Surroundings;
 pub use run_time::SetError;
 pub use types::{
-    AppendFsync, BindAddress, ClusterRouting, Consistency, LogFormat, LogLevel, OutputBufferLimit,
-    OutputBufferLimits, Password, RaftDurability, RaftReadMode, Recovery, SavePoint,
+    AppendFsync, BindAddress, ClusterRouting, Consistency, ForceNewCluster, LogFormat, LogLevel,
+    OutputBufferLimit, OutputBufferLimits, Password, RaftDurability, RaftReadMode, Recovery, SavePoint,
 };
 
 /// The most cores one server runs on: with four shards a core, still far below the number of slots.
@@ -124,6 +124,8 @@ pub struct Config {
     pub cluster: bool,
     /// The node whose cluster this start joins, `host:port` (`join`).
     pub join: Option<String>,
+    /// Whether this start makes its node the only one of a new cluster (`force-new-cluster`).
+    pub force_new_cluster: ForceNewCluster,
     /// Whether the server is a node of a cluster (`cluster-enabled`). It is if `cluster` or `join` says so; the start sets it
     /// as well where the directory belongs to a cluster already.
     pub is_cluster_enabled: bool,
@@ -222,6 +224,7 @@ impl Default for Config {
             recovery: Recovery::None,
             cluster: false,
             join: None,
+            force_new_cluster: ForceNewCluster::No,
             is_cluster_enabled: false,
             replication_factor: 3,
             peer_port: 6379 + PEER_PORT_OFFSET,

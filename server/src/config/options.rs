@@ -6,8 +6,9 @@
 use std::{borrow::Cow, ops::RangeInclusive};
 
 use super::{
-    AppendFsync, CORE_COUNT_MAX, ClusterRouting, Config, Consistency, LogFormat, LogLevel, Password,
-    RaftDurability, RaftReadMode, Recovery, SEGMENT_SIZE_BYTES_MAX, SEGMENT_SIZE_BYTES_MIN, SHARD_COUNT_MAX,
+    AppendFsync, CORE_COUNT_MAX, ClusterRouting, Config, Consistency, ForceNewCluster, LogFormat, LogLevel,
+    Password, RaftDurability, RaftReadMode, Recovery, SEGMENT_SIZE_BYTES_MAX, SEGMENT_SIZE_BYTES_MIN,
+    SHARD_COUNT_MAX,
     value::{self, Reason},
 };
 use crate::cluster::meta::REPLICATION_FACTOR_MAX;
@@ -532,6 +533,22 @@ pub(super) static OPTIONS: &[ConfigOption] = &[
         change: Change::Start,
         parse: |config, text| value::address(text).map(|address| config.join = address),
         print: |config| config.join.clone().unwrap_or_default().into(),
+    },
+    ConfigOption {
+        name: "force-new-cluster",
+        section: CLUSTER,
+        placeholder: "HOW",
+        default: "no",
+        meaning: "Whether this start makes its node the only one of a new cluster, because most of the old one's nodes are lost for \
+                  good: what only they had acknowledged is lost, and discard-missing gives up shards without a replica here; \
+                  not in a file",
+        expects: "no, yes or discard-missing",
+        form: Form::Switch,
+        change: Change::OneStart,
+        parse: |config, text| {
+            value::choice(text, &ForceNewCluster::NAMES).map(|how| config.force_new_cluster = how)
+        },
+        print: |config| config.force_new_cluster.name().into(),
     },
     ConfigOption {
         name: "cluster-enabled",

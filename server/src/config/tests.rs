@@ -1,8 +1,8 @@
 //! What holds for the whole table, and that the documentation agrees with it.
 
 use super::{
-    AppendFsync, ClusterRouting, Config, Consistency, LogFormat, LogLevel, Password, RaftDurability,
-    RaftReadMode, Recovery,
+    AppendFsync, ClusterRouting, Config, Consistency, ForceNewCluster, LogFormat, LogLevel, Password,
+    RaftDurability, RaftReadMode, Recovery,
     options::{Change, ConfigOption, Form, OPTIONS},
 };
 
@@ -81,6 +81,9 @@ fn names_of_choices_follow_their_declaration() {
         assert_eq!(when.name(), name);
     }
     for (how, name, _) in Recovery::NAMES {
+        assert_eq!(how.name(), name);
+    }
+    for (how, name, _) in ForceNewCluster::NAMES {
         assert_eq!(how.name(), name);
     }
     for (routing, name, _) in ClusterRouting::NAMES {

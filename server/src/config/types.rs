@@ -104,6 +104,27 @@ impl Recovery {
     }
 }
 
+/// Whether a start makes its node the only one of a new cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForceNewCluster {
+    /// The node stays in its cluster.
+    No,
+    /// It does, if it has a replica of every shard.
+    Yes,
+    /// It does, and shards of which it has none begin with what is left of them, or empty.
+    DiscardMissing,
+}
+
+impl ForceNewCluster {
+    pub(super) const NAMES: [(Self, &'static str, &'static [&'static str]); 3] =
+        [(Self::No, "no", &[]), (Self::Yes, "yes", &[]), (Self::DiscardMissing, "discard-missing", &[])];
+
+    /// The choice's name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
+}
+
 /// What happens to requests for keys that another node leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClusterRouting {

@@ -15,8 +15,11 @@ use duva_persist::{
     journal::{Journal, JournalOptions, Write},
     manifest::Manifest,
     names,
-    recovery::{self, Directory, EntryKind, Scan, ScanOptions, Unfinished},
+    record::Record,
+    recovery::{self, Directory, EntryKind, Replayed, Scan, ScanOptions, Unfinished},
 };
+
+use duva_raft::ReplicaId;
 
 use super::{
     Birth, CoreLoad, EarlierSegment, EarlierSegments, LogEntry, ShardLog, SnapshotHeader, exists,
@@ -28,6 +31,7 @@ use super::{
     snapshot,
 };
 use crate::{
+    cluster::recover::{self, LogSummary},
     config::{AppendFsync, Config, Recovery, SHARD_COUNT_MAX, SHARDS_PER_CORE_MIN},
     core::{commit::Executor, log::LogOptions, save::ShardSnapshot},
 };
@@ -123,6 +127,51 @@ impl JournalStore {
         self.has_other_boot
     }
 
+    /// The directory counts as one that lost nothing, once the start is durable.
+    pub(super) fn accept_loss(&mut self) {
+        self.manifest.must_not_vote = false;
+    }
+
+    /// What the shards' logs come to, by shard.
+    pub(super) fn summaries(&self) -> Result<Vec<LogSummary>, String> {
+        let progress = Progress::new("looking at the shards' logs");
+        let mut memberships: Vec<Vec<u8>> = Vec::new();
+        for found in self.scan.snapshots() {
+            let membership = found.as_ref().map(|found| {
+                let mut head = Vec::new();
+                self.folder.read_head(&found.name, snapshot::FIELDS_BYTES_MAX, &mut head).map_err(
+                    |error| format!("{} cannot be read: {error}", self.folder.path_of(&found.name).display()),
+                )?;
+                Ok::<_, String>(snapshot::snapshot_membership(&head))
+            });
+            memberships.push(membership.transpose()?.unwrap_or_default());
+        }
+        for segment in self.scan.segments() {
+            progress.expect_bytes(segment.end.into());
+        }
+        let directory = Watched { folder: &self.folder, scan: Some(&self.scan), progress: &progress };
+        let snapshots = self.scan.snapshots();
+        let wants =
+            |shard: u16| Some(snapshots.get(usize::from(shard))?.as_ref().map_or(0, |found| found.index));
+        let replayed = self.scan.replay_log(&directory, wants, |entry| {
+            if entry.kind == EntryKind::Membership {
+                memberships[usize::from(entry.shard)] = entry.payload.to_vec();
+            }
+            Ok::<(), &'static str>(())
+        });
+        self.check_log(&replayed.map_err(|error| self.refused(&error))?)?;
+        let summary = |(state, membership): (ShardState, Vec<u8>)| {
+            let membership = recover::last_membership(&membership, std::iter::empty())
+                .map_err(|what| self.refused(&format!("shard {}: {what}", state.shard.get())))?;
+            Ok(LogSummary {
+                last_index: state.last_index.get(),
+                last_term: state.last_term.get(),
+                membership,
+            })
+        };
+        self.scan.states().into_iter().zip(memberships).map(summary).collect()
+    }
+
     pub(super) fn read_small(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
         self.folder.read_small(name)
     }
@@ -179,7 +228,8 @@ impl JournalStore {
     }
 
     /// Fills a core's shards: those of an import, or from their snapshots and the journals. Returns what the core goes on with,
-    /// and how many keys were left out because they had expired at `now_ms`.
+    /// and how many keys were left out because they had expired at `now_ms`. `alone` names replicas that are to be their groups'
+    /// only members.
     pub(super) fn load_core(
         &self,
         core: usize,
@@ -187,7 +237,7 @@ impl JournalStore {
         executor: &mut Executor,
         now_ms: u64,
         progress: &Progress,
-        is_cluster: bool,
+        (is_cluster, alone): (bool, Option<&[Option<ReplicaId>]>),
     ) -> Result<(CoreLoad, u64), String> {
         let mut states = self.scan.states();
         let mut expired = 0;
@@ -211,6 +261,10 @@ impl JournalStore {
             let state = &mut states[executor.shards.number_of(shard.slots().start)];
             state.time_ms = state.time_ms.get().max(shard.time_ms()).into();
         }
+        let begun = match alone {
+            Some(replicas) => make_alone(&mut logs, &mut states, replicas)?,
+            None => Vec::new(),
+        };
         // By shard: none of another core's was applied here.
         let is_own = |shard: u16| usize::from(owners[usize::from(shard)]) == core;
         // In a cluster nothing behind the snapshots is applied yet.
@@ -222,21 +276,32 @@ impl JournalStore {
         let applied = states.iter().map(last_index).collect();
         states.retain(|state| is_own(state.shard.get()));
         let log = LogOptions {
-            journal: self.begin_journal(core as u16, states, now_ms),
+            journal: self.begin_journal(core as u16, states, &begun, now_ms),
             directory: self.folder.path().to_owned(),
             segment_len_bytes: self.options.segment_bytes,
             fsync: self.options.fsync,
             applied,
+            begun: begun.iter().map(|(record, _)| (record.shard, record.index)).collect(),
             earlier_bytes: self.earlier_bytes(core),
         };
         Ok((CoreLoad { log: Some(log), unfinished, logs }, expired))
     }
 
-    /// The journal that a core goes on with, which counts as begun: [`Self::commit`] makes it so.
-    fn begin_journal(&self, core: u16, states: Vec<ShardState>, now_ms: u64) -> Journal {
+    /// The journal that a core goes on with, which counts as begun with these records: [`Self::commit`] makes it so.
+    fn begin_journal(
+        &self,
+        core: u16,
+        states: Vec<ShardState>,
+        records: &[FirstRecord],
+        now_ms: u64,
+    ) -> Journal {
         let first_sequence = self.scan.next_sequence(core);
         let mut journal = Journal::new(self.journal_options(core), first_sequence, states);
-        let write = journal.begin(now_ms);
+        let write = journal.begin_with(now_ms, |journal| {
+            for (record, payload) in records {
+                journal.append(record, |out| out.extend_from_slice(payload));
+            }
+        });
         self.beginnings.lock().unwrap_or_else(PoisonError::into_inner).push(Beginning { core, write });
         journal
     }
@@ -342,14 +407,19 @@ impl JournalStore {
                 Ok::<(), &'static str>(())
             },
         );
-        let replayed = replayed.map_err(|error| self.refused(&error))?;
-        if !replayed.unfinished.is_empty() {
-            return Err(format!(
-                "{} was left in the middle of a transaction: start the server once without cluster",
-                self.folder.path().display()
-            ));
-        }
+        self.check_log(&replayed.map_err(|error| self.refused(&error))?)?;
         Ok(logs.into_values().collect())
+    }
+
+    /// Refuses logs that hold parts of transactions that a server alone has not finished.
+    fn check_log(&self, replayed: &Replayed) -> Result<(), String> {
+        if replayed.unfinished.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "{} was left in the middle of a transaction: start the server once without cluster",
+            self.folder.path().display()
+        ))
     }
 
     /// Applies what the journals hold behind the snapshots of the executor's shards.
@@ -475,6 +545,31 @@ impl JournalStore {
     fn refused(&self, error: &dyn Display) -> String {
         refused(&self.folder, error)
     }
+}
+
+/// A record that a journal begins with, and its payload.
+type FirstRecord = (Record, Arc<[u8]>);
+
+/// Makes replicas, by shard, the only members of their groups; returns the entries that say so, for the logs that did not yet.
+fn make_alone(
+    logs: &mut [ShardLog],
+    states: &mut [ShardState],
+    replicas: &[Option<ReplicaId>],
+) -> Result<Vec<FirstRecord>, String> {
+    let mut records = Vec::new();
+    for log in logs {
+        let shard = log.shard;
+        let Some(replica) = replicas.get(usize::from(shard)).copied().flatten() else { continue };
+        if recover::make_alone(log, replica)?
+            && let Some(entry) = log.entries.last()
+        {
+            let state = &mut states[usize::from(shard)];
+            (state.term, state.vote) = (log.term.into(), log.vote.into());
+            let record = Record { index: entry.index, term: entry.term, ..Record::new(entry.kind, shard) };
+            records.push((record, Arc::clone(&entry.payload)));
+        }
+    }
+    Ok(records)
 }
 
 /// A folder that counts what is read.

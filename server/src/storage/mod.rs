@@ -36,7 +36,10 @@ use duva_persist::{
     recovery::Unfinished,
 };
 
+use duva_raft::ReplicaId;
+
 use crate::{
+    cluster::recover::LogSummary,
     config::Config,
     core::{commit::Executor, log::LogOptions, save::ShardSnapshot},
 };
@@ -62,6 +65,8 @@ pub struct Store {
     keys_expired: AtomicU64,
     /// Whether the directory belongs to a cluster: what is behind the snapshots is its replicas' to apply.
     is_cluster: bool,
+    /// By shard the replica that is to be its group's only member; `None`: groups stay what they are.
+    alone: Option<Vec<Option<ReplicaId>>>,
 }
 
 /// What a directory is given at birth instead of choosing it: it belongs to a cluster.
@@ -151,6 +156,7 @@ impl Store {
             keys_loaded: AtomicU64::new(0),
             keys_expired: AtomicU64::new(0),
             is_cluster: false,
+            alone: None,
         };
         if config.append_only {
             let journal = JournalStore::open(config, &dump, birth)?;
@@ -175,17 +181,34 @@ impl Store {
         exists(&config.directory.join(&config.append_directory_name).join(names::MANIFEST))
     }
 
-    /// An id for a node that is to be born.
+    /// An id for a node, or a cluster, that is to be born.
     ///
     /// # Errors
     /// A sentence, if there is no randomness.
-    pub fn new_node_id() -> Result<[u8; 16], String> {
+    pub fn new_id() -> Result<[u8; 16], String> {
         journal::random_id()
     }
 
     /// The directory belongs to a cluster.
     pub fn set_cluster(&mut self) {
         self.is_cluster = true;
+    }
+
+    /// Makes these replicas, by shard, the only members of their groups, as durably as the start itself: that the directory
+    /// may have lost something is accepted with it.
+    pub fn set_alone(&mut self, replicas: Vec<Option<ReplicaId>>) {
+        if let Source::Journal(journal) = &mut self.source {
+            journal.accept_loss();
+        }
+        self.alone = Some(replicas);
+    }
+
+    /// What the shards' logs come to, by shard.
+    ///
+    /// # Errors
+    /// A sentence that names what cannot be read.
+    pub fn summaries(&self) -> Result<Vec<LogSummary>, String> {
+        self.journal().map_or(Ok(Vec::new()), JournalStore::summaries)
     }
 
     fn journal(&self) -> Option<&JournalStore> {
@@ -286,7 +309,8 @@ impl Store {
                 (CoreLoad { log: None, unfinished: Vec::new(), logs: Vec::new() }, expired)
             }
             Source::Journal(journal) => {
-                journal.load_core(core, owners, executor, self.now_ms, &self.progress, self.is_cluster)?
+                let kind = (self.is_cluster, self.alone.as_deref());
+                journal.load_core(core, owners, executor, self.now_ms, &self.progress, kind)?
             }
         };
         let shards = &executor.shards;

@@ -145,6 +145,15 @@ pub(super) fn load(
 
 /// The term in the fields of a snapshot file, of which these are the first [`FIELDS_BYTES_MAX`] bytes; `None`: it is not there.
 pub fn snapshot_term(head: &[u8]) -> Option<u64> {
+    snapshot_fields(head).term
+}
+
+/// Who replicated the shard, as the same bytes say it; empty: they do not.
+pub(super) fn snapshot_membership(head: &[u8]) -> Vec<u8> {
+    snapshot_fields(head).membership
+}
+
+fn snapshot_fields(head: &[u8]) -> SnapshotFields {
     struct Aux(SnapshotFields);
     impl Visitor for Aux {
         type Error = ();
@@ -161,7 +170,7 @@ pub fn snapshot_term(head: &[u8]) -> Option<u64> {
     }
     let mut aux = Aux(SnapshotFields::default());
     let _ = Reader::new().feed(head, &mut aux);
-    aux.0.term
+    aux.0
 }
 
 /// Bytes at a snapshot file's beginning that hold all its fields.

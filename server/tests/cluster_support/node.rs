@@ -89,6 +89,16 @@ impl Node {
         self
     }
 
+    /// Adds an argument to the command line of the processes to come.
+    pub fn add_argument(&mut self, argument: &str) {
+        self.options.push(argument.to_owned());
+    }
+
+    /// Removes what [`Self::add_argument`] added.
+    pub fn remove_argument(&mut self, argument: &str) {
+        self.options.retain(|option| option != argument);
+    }
+
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((self.host, self.port))

@@ -138,6 +138,7 @@ impl MetaGroup {
             let entries = if keeps_log { meta.index + 1..self.raft.last_index() + 1 } else { 0..0 };
             return ClusterFile {
                 number: self.number,
+                is_recovering: false,
                 cluster: state.cluster,
                 hard_state: self.raft.hard_state(),
                 snapshot: meta.clone(),
@@ -147,6 +148,7 @@ impl MetaGroup {
         }
         ClusterFile {
             number: self.number,
+            is_recovering: false,
             cluster: self.state.cluster,
             hard_state: self.raft.hard_state(),
             snapshot: self.raft.snapshot().clone(),

@@ -50,7 +50,7 @@ use fetch::Fetching;
 use forward::Forwards;
 use near::NearRead;
 pub use report::{ClusterReport, FollowerReport, MetaReport, ShardReport};
-pub use restore::{expected_nodes, own_replicas};
+pub use restore::{expected_nodes, final_state, own_replicas};
 pub(super) use snapshots::INCOMING_MAX;
 use snapshots::{Incoming, Outgoing};
 

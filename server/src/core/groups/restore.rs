@@ -25,6 +25,11 @@ pub fn expected_nodes(file: &ClusterFile) -> (u64, BTreeMap<u32, NodeInfo>) {
     (state.epoch, nodes)
 }
 
+/// The state at the end of the file's log, committed or not.
+pub fn final_state(file: &ClusterFile) -> MetaState {
+    replay(file, |_| {})
+}
+
 /// By shard, the id under which this node's replica starts.
 pub fn own_replicas(file: &ClusterFile) -> Vec<Option<ReplicaId>> {
     let mut found = vec![None; usize::from(file.state.shards)];

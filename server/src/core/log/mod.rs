@@ -234,6 +234,8 @@ pub struct LogOptions {
     pub fsync: AppendFsync,
     /// Index of the last applied entry, by shard number.
     pub applied: Vec<u64>,
+    /// Shards whose entry of this index the journal has begun with, which is not applied.
+    pub begun: Vec<(u16, u64)>,
     /// Segments of earlier starts that may serve again, and bytes in all of them that count as journal.
     pub earlier_bytes: u64,
 }
@@ -241,8 +243,10 @@ pub struct LogOptions {
 impl Log {
     /// A log over `options.journal`.
     pub fn new(core: usize, options: LogOptions) -> Self {
-        let LogOptions { journal, directory, segment_len_bytes, fsync, applied, earlier_bytes } = options;
+        let LogOptions { journal, directory, segment_len_bytes, fsync, applied, begun, earlier_bytes } =
+            options;
         let first = journal.segments().next();
+        let replicated = replicated::Replicated::begun_with(&begun, first.unwrap_or(0));
         Self {
             journal,
             segments: Segments::new(core, directory, segment_len_bytes, first, earlier_bytes),
@@ -277,7 +281,7 @@ impl Log {
             parts: Vec::new(),
             scratch: Vec::new(),
             report: PersistenceReport::default(),
-            replicated: replicated::Replicated::default(),
+            replicated,
             syncs_entries: true,
             is_replicated: false,
         }

@@ -76,6 +76,26 @@ pub(super) struct Replicated {
 }
 
 impl Replicated {
+    /// The journal has begun with these entries, in segment `first`: shard and index of each.
+    pub(super) fn begun_with(entries: &[(u16, u64)], first: u32) -> Self {
+        let mut replicated = Self::default();
+        for &(shard, index) in entries {
+            replicated.make_place(shard);
+            let start = Position::new(first, 0);
+            replicated.unapplied[usize::from(shard)].push_back(Unapplied { index, start });
+        }
+        replicated
+    }
+
+    /// Makes room for what is known of a shard.
+    fn make_place(&mut self, shard: u16) {
+        let place = usize::from(shard);
+        if self.unapplied.len() <= place {
+            self.unapplied.resize_with(place + 1, VecDeque::new);
+            self.places.resize_with(place + 1, EntryIndex::new);
+        }
+    }
+
     /// A block was closed that ends at `end`.
     pub(super) fn close(&mut self, end: Position) {
         if !self.open.is_empty() {
@@ -110,11 +130,7 @@ impl Log {
     /// Takes what a shard's group hands out to be written.
     pub(in crate::core) fn replicate(&mut self, shard: u16, write: Write) {
         let replicated = &mut self.replicated;
-        let place = usize::from(shard);
-        if replicated.unapplied.len() <= place {
-            replicated.unapplied.resize_with(place + 1, VecDeque::new);
-            replicated.places.resize_with(place + 1, EntryIndex::new);
-        }
+        replicated.make_place(shard);
         replicated.held_bytes += cost_bytes(&write);
         replicated.held.push_back(Held { shard, write, entries: 0, pieces: None, installed: None });
         self.append_replicated();
