@@ -11,7 +11,7 @@ mod idle;
 mod join;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -537,12 +537,17 @@ impl Shard {
     }
 }
 
-/// Whether all slots have a leader and all replicas, and every one of so many nodes leads some.
+/// Whether all slots have a leader and all replicas, and every one of so many nodes leads its share of them, or all but so.
 fn is_whole(shards: &[Shard], nodes: usize) -> bool {
-    let leaders: BTreeSet<u16> = shards.iter().map(|shard| shard.leader_port).collect();
+    let mut led: BTreeMap<u16, u64> = BTreeMap::new();
+    for shard in shards {
+        *led.entry(shard.leader_port).or_default() += shard.slots();
+    }
     // Leadership is spread last.
-    leaders.len() == nodes
-        && shards.iter().map(Shard::slots).sum::<u64>() == 16_384
+    let is_share = |&slots: &u64| slots * nodes as u64 * 20 >= 16_384 * 19;
+    led.len() == nodes
+        && led.values().all(is_share)
+        && led.values().sum::<u64>() == 16_384
         && shards
             .iter()
             .all(|shard| (shard.replicas, shard.online) == (REPLICAS, REPLICAS) && shard.leader_port > 0)
@@ -591,7 +596,7 @@ mod tests {
             )
         };
         let whole = format!(
-            "slots 0 9999 nodes {}{}{} slots 10000 11000 11001 12000 nodes {}{}{} slots 12001 16383 nodes {}{}{}",
+            "slots 0 5375 nodes {}{}{} slots 5376 9000 9001 10751 nodes {}{}{} slots 10752 16383 nodes {}{}{}",
             node(7001, "replica"),
             node(7002, "master"),
             node(7003, "replica"),
@@ -605,9 +610,10 @@ mod tests {
         let read = shards(&words(&whole)).unwrap();
         assert!(is_whole(&read, 3) && !is_whole(&read, 4));
         let leaders: Vec<(u16, u64)> = read.iter().map(|shard| (shard.leader_port, shard.slots())).collect();
-        assert_eq!(leaders, [(7002, 10_000), (7001, 2001), (7003, 4383)]);
-        assert!(read[1].has(11_001) && !read[1].has(9999));
+        assert_eq!(leaders, [(7002, 5376), (7001, 5376), (7003, 5632)]);
+        assert!(read[1].has(9001) && !read[1].has(5375));
         assert!(!is_whole(&shards(&words(&whole.replacen("online", "loading", 1))).unwrap(), 3));
+        assert!(!is_whole(&shards(&words(&whole.replacen("5375", "4000", 1))).unwrap(), 3));
         assert!(!is_whole(&shards(&words(&whole.replacen("master", "replica", 1))).unwrap(), 3));
         assert_eq!(shards(&words("role master")), None);
         assert_eq!(shards(&words("slots 0 x nodes")), None);
