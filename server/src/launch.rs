@@ -24,7 +24,11 @@ use duva_net::{
 };
 
 use crate::{
-    cluster::{self, detector::Detector},
+    cluster::{
+        self,
+        detector::Detector,
+        meet::{MARK_NAME, Mark},
+    },
     config::Config,
     core::{
         Core,
@@ -63,11 +67,20 @@ const MESH_CAPACITY: usize = 4;
 /// Stack of a core's thread.
 const STACK_BYTES: usize = 2 << 20;
 
+/// How serving has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// For good.
+    Stopped,
+    /// The process is to begin again: it joins another cluster, or goes on as what it was.
+    Again,
+}
+
 /// Starts the server and serves until it is told to stop.
 ///
 /// # Errors
 /// A sentence for people, when it cannot start.
-pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
+pub fn serve(mut config: Config, logging: Logging) -> Result<Ending, String> {
     let sentence = |error: startup::StartupError| error.to_string();
     startup::check_kernel(&startup::kernel_release()).map_err(sentence)?;
     startup::check_cpus(&config.cpus).map_err(sentence)?;
@@ -165,7 +178,31 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<(), String> {
     // The kernel takes rings down in the background, and they hold the listeners as well.
     all_listeners.iter().for_each(Listener::shut_down);
     unix_path.as_deref().into_iter().for_each(remove_unix_socket);
+    if let Some((seed, keys)) = shared.meetings.take_seed() {
+        give_up_cluster(&config, &store, start.as_deref(), seed, keys)?;
+        return Ok(Ending::Again);
+    }
     tracing::info!("stopped");
+    Ok(Ending::Stopped)
+}
+
+/// Marks the directory to be given up for the cluster of `seed`, if nothing is lost with it: nobody is served any more.
+fn give_up_cluster(
+    config: &Config,
+    store: &Store,
+    start: Option<&ClusterStart>,
+    seed: String,
+    keys: usize,
+) -> Result<(), String> {
+    let nodes = start.map_or(0, |start| start.shared.view().state.nodes.len());
+    let has_dump = config.directory.join(&config.snapshot_file_name).exists();
+    if keys > 0 || nodes != 1 || has_dump {
+        tracing::warn!(keys, nodes, has_dump, "this node keeps its own cluster after all");
+        return Ok(());
+    }
+    let mark = Mark { seed, node: Store::new_id()? };
+    store.write_small(MARK_NAME, &mark.encode())?;
+    tracing::info!(seed = mark.seed, "this node's own cluster is given up");
     Ok(())
 }
 
@@ -526,6 +563,16 @@ fn pin(config: &Config, core: usize) {
 
 /// SIGTERM and SIGINT stop the server, SIGHUP reopens its log file.
 const SIGNALS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
+/// Lets signals through again, for a process that takes the place of this one.
+pub fn unblock_signals() {
+    // SAFETY: the set is a local, initialised by sigemptyset.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
+    }
+}
 
 /// Blocks the signals that the server handles, in this thread and those it starts.
 fn block_signals() {

@@ -1,8 +1,17 @@
 //! `duva-server`.
 
-use std::process::ExitCode;
+use std::{
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
-use duva_server::{cluster::recover::check_directory, config::Config, launch, logging::Logging};
+use duva_server::{
+    cluster::recover::check_directory,
+    config::Config,
+    launch::{self, Ending},
+    logging::Logging,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -12,6 +21,8 @@ const USAGE_STATUS: u8 = 2;
 
 fn main() -> ExitCode {
     refuse_huge_pages();
+    // Serving enters the data directory.
+    let directory = std::env::current_dir().ok();
     let config = Config::of_process().unwrap_or_else(|error| error.exit());
     let logging = match Logging::start(&config) {
         Ok(logging) => logging,
@@ -23,12 +34,28 @@ fn main() -> ExitCode {
         return ExitCode::from(USAGE_STATUS);
     }
     match launch::serve(config, logging) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ending::Stopped) => ExitCode::SUCCESS,
+        Ok(Ending::Again) => begin_again(directory),
         Err(sentence) => {
             tracing::error!("{sentence}");
             refuse(&sentence)
         }
     }
+}
+
+/// Begins again with the same options, as the same process.
+fn begin_again(directory: Option<PathBuf>) -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    if let Some(directory) = directory {
+        command.current_dir(directory);
+    }
+    launch::unblock_signals();
+    let error = command.args(arguments).exec();
+    refuse(&format!("beginning again: {error}"))
 }
 
 /// Keeps the allocator's arenas on small pages. Huge ones made the server slower and a small database larger; see

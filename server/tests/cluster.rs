@@ -11,6 +11,10 @@ mod support;
 
 #[path = "cluster/faults.rs"]
 mod faults;
+#[path = "cluster/leaving.rs"]
+mod leaving;
+#[path = "cluster/meeting.rs"]
+mod meeting;
 #[path = "cluster/members.rs"]
 mod members;
 #[path = "cluster/partitions.rs"]

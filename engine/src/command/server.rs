@@ -89,7 +89,7 @@ pub enum ServerCommand {
     ClusterView,
     /// CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT.
     ClusterSlotKeys,
-    /// What changes a cluster: CLUSTER FORGET and JOIN.
+    /// What changes a cluster: CLUSTER FORGET, JOIN, FAILOVER, MEET and ENTER.
     ClusterChange,
     /// READONLY and READWRITE.
     ReadMode,
@@ -291,6 +291,18 @@ const CLUSTER: &[Command] = &[
         .arguments(&[string("node-id")])
         .flags(&[Flags::ADMIN, Flags::STALE])
         .deprecated("5.0.0", "`CLUSTER REPLICAS`"),
+    cluster_change("cluster|meet", -4, "3.0.0", "Brings another node, with no keys, into the cluster.")
+        .arguments(&[string("ip"), integer("port"), integer("cluster-bus-port").since("4.0.0").optional()])
+        .history(&[("4.0.0", "Takes the port of the node's bus, too.")]),
+    cluster_change(
+        "cluster|enter",
+        4,
+        "7.0.0",
+        "Has a node without keys give up its own cluster for another.",
+    )
+    .arguments(&[string("cluster-id"), string("address")]),
+    cluster_change("cluster|failover", -2, "3.0.0", "Has this node lead all that it has replicas of.")
+        .arguments(&[one_of("options", &[word("force", "FORCE"), word("takeover", "TAKEOVER")]).optional()]),
     cluster_change("cluster|forget", 3, "3.0.0", "Takes a node out of the cluster.")
         .arguments(&[string("node-id")]),
     cluster_change("cluster|join", 6, "7.0.0", "Lets a node that starts into the cluster.").arguments(&[

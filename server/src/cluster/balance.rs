@@ -7,6 +7,7 @@
 //! - A replica that stays keeps its id and its place in the list, unless the preferred leader changes.
 //! - What is on a node that is down, but not yet given up, stays there: only what others do is weighed against one
 //!   another, so that a node which comes back soon finds everything as it was.
+//! - A favoured node is the preferred leader of all that it has replicas of; only what it has none of is spread.
 //! - When nothing is left to do there is no step: every shard has as many replicas as the replication factor says, or as there
 //!   are nodes; on nodes that are up, replicas differ by one at most, and so do preferred leaders.
 
@@ -41,7 +42,7 @@ pub fn plan(
     let is_settled = next.iter().zip(&targets).all(|(list, target)| {
         list.len() == target.len() && list.iter().all(|replica| target.contains(&node_of(*replica)))
     });
-    choose_leaders(&nodes, &mut next, is_settled);
+    choose_leaders(&nodes, &mut next, is_settled, state.favoured);
 
     let mut changed =
         (0..).zip(next.iter().zip(&state.placement)).filter(|(_, (next, current))| next != current);
@@ -234,9 +235,9 @@ fn step(
     list
 }
 
-/// Puts the preferred leader first in each list: the present one, unless it is given up or, once the placement is settled,
-/// leads more shards than its share.
-fn choose_leaders(nodes: &Nodes, lists: &mut [Vec<ReplicaId>], is_settled: bool) {
+/// Puts the preferred leader first in each list: the one that is favoured, else the present one, unless it is given up or, once the
+/// placement is settled, leads more shards than its share.
+fn choose_leaders(nodes: &Nodes, lists: &mut [Vec<ReplicaId>], is_settled: bool, favoured: Option<u32>) {
     let mut loads: BTreeMap<u32, usize> = nodes.open.iter().map(|node| (*node, 0)).collect();
     for list in lists.iter() {
         *loads.entry(node_of(list[0])).or_default() += 1;
@@ -250,12 +251,19 @@ fn choose_leaders(nodes: &Nodes, lists: &mut [Vec<ReplicaId>], is_settled: bool)
             lead(list, place, &mut loads);
         }
     }
+    let favoured = favoured.filter(|node| nodes.usable.contains(node));
+    let place_in = |list: &[ReplicaId]| list.iter().position(|it| Some(node_of(*it)) == favoured);
+    for list in lists.iter_mut() {
+        if let Some(place) = place_in(list) {
+            lead(list, place, &mut loads);
+        }
+    }
     if !is_settled {
         return;
     }
     loop {
         let mut edges = Edges::new();
-        for (shard, list) in lists.iter().enumerate() {
+        for (shard, list) in lists.iter().enumerate().filter(|(_, list)| place_in(list).is_none()) {
             for other in &list[1..] {
                 edges.entry(node_of(list[0])).or_default().entry(node_of(*other)).or_insert(shard);
             }
@@ -463,6 +471,26 @@ mod tests {
         world.settle();
         assert_eq!(world.added, 48);
         assert_eq!(world.loads()[&fourth], (48, 16));
+        world.check_balance();
+    }
+
+    #[test]
+    fn what_a_favoured_node_leads_stays_with_it() {
+        let mut world = World::new(64, 3);
+        world.join_many(3);
+        world.settle();
+        assert_eq!(world.state.apply(&MetaCommand::Favour(Some(2))), MetaOutcome::Changed);
+        // Only what it has no replica of may still be spread.
+        world.settle();
+        let loads = world.loads();
+        assert_eq!(loads[&2], (48, 48));
+        assert!(loads.iter().all(|(node, load)| *node == 2 || (5..=6).contains(&load.1)), "{loads:?}");
+        world.down.insert(2);
+        assert_eq!(world.plan(), None, "it may come back soon");
+        world.down.clear();
+        assert_eq!(world.plan(), None);
+        assert_eq!(world.state.apply(&MetaCommand::Favour(None)), MetaOutcome::Changed);
+        world.settle();
         world.check_balance();
     }
 

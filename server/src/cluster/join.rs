@@ -208,6 +208,43 @@ pub fn join(
     }
 }
 
+/// Why a node did not do what it was asked.
+#[derive(Debug)]
+pub enum OrderError {
+    /// It says so, with this error.
+    Answered(String),
+    /// It could not be asked, or what is there is no node.
+    Failed(String),
+}
+
+/// Asks a node once, as a client, for something that is answered with a status.
+///
+/// # Errors
+///
+/// It refuses, or does not answer in time, or not as a node.
+pub fn order(target: &str, password: Option<&[u8]>, arguments: &[&[u8]]) -> Result<(), OrderError> {
+    let told = |target: &str| -> Result<Answer, Failure> {
+        let until = Instant::now() + PATIENCE;
+        let mut reader = BufReader::new(Timed { stream: connect(target, until)?, until });
+        if let Some(password) = password {
+            send(&mut reader, &[b"AUTH", b"default", password])?;
+            if let Answer::Error(answer) = read_reply(&mut reader, target)? {
+                return Ok(Answer::Error(answer));
+            }
+        }
+        send(&mut reader, arguments)?;
+        read_reply(&mut reader, target)
+    };
+    match told(target) {
+        Ok(Answer::Other) => Ok(()),
+        Ok(Answer::Error(answer)) => Err(OrderError::Answered(answer)),
+        Ok(Answer::Bulk(_)) => Err(OrderError::Failed("it does not answer as a node".to_owned())),
+        Err(Failure::Elsewhere(_)) => Err(OrderError::Failed("it names another node".to_owned())),
+        Err(Failure::Retry(reason)) => Err(OrderError::Failed(reason)),
+        Err(Failure::Final(error)) => Err(OrderError::Failed(error.to_string())),
+    }
+}
+
 /// What came of asking one node.
 enum Failure {
     /// Ask that one.

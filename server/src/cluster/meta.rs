@@ -35,7 +35,9 @@ pub const PLACED_MAX: usize = 2 * REPLICATION_FACTOR_MAX as usize;
 /// The longest host name in bytes.
 pub const HOST_BYTES_MAX: usize = 253;
 
+/// Of commands, and of states without a favoured node; states with one have the next.
 const VERSION: u8 = 1;
+const VERSION_FAVOURED: u8 = 2;
 
 /// What the cluster knows of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +74,9 @@ pub struct MetaState {
     pub next_node: u32,
     /// The least incarnation that no replica has had.
     pub next_incarnation: u32,
+    /// The node that should lead all that it has replicas of; `None`: leaders are spread. A node that joins, or is
+    /// forgotten, ends it.
+    pub favoured: Option<u32>,
 }
 
 /// A change of the state.
@@ -92,6 +97,8 @@ pub enum MetaCommand {
     PlaceAll(Vec<Vec<ReplicaId>>),
     /// Sets how many replicas a shard is meant to have.
     SetReplicationFactor(u8),
+    /// Has the node of this number lead all that it has replicas of; `None`: leaders are spread again.
+    Favour(Option<u32>),
 }
 
 /// What came of a command.
@@ -129,6 +136,8 @@ pub enum MetaRefusal {
     Outdated,
     /// The replication factor is not from 1 to [`REPLICATION_FACTOR_MAX`].
     InvalidReplicationFactor,
+    /// There is no such node.
+    UnknownNode,
 }
 
 impl fmt::Display for MetaRefusal {
@@ -152,6 +161,7 @@ impl fmt::Display for MetaRefusal {
             Self::InvalidReplicationFactor => {
                 write!(formatter, "the replication factor must be from 1 to {REPLICATION_FACTOR_MAX}")
             }
+            Self::UnknownNode => formatter.write_str("the cluster has no such node"),
         }
     }
 }
@@ -216,6 +226,7 @@ impl MetaState {
             placement: vec![vec![GENESIS_REPLICA]; usize::from(shards)],
             next_node: 2,
             next_incarnation: incarnation_of(GENESIS_REPLICA) + 1,
+            favoured: None,
         }
     }
 
@@ -263,6 +274,7 @@ impl MetaState {
                 }
                 std::mem::replace(&mut self.replication_factor, *factor) != *factor
             }
+            MetaCommand::Favour(node) => self.favour(*node)?,
         };
         Ok((if has_changed { MetaOutcome::Changed } else { MetaOutcome::Unchanged }, has_changed))
     }
@@ -282,6 +294,7 @@ impl MetaState {
             return Err(MetaRefusal::TooManyNodes);
         }
         self.next_node = next;
+        self.favoured = None;
         self.nodes.insert(number, node.clone());
         Ok((MetaOutcome::Node(number), true))
     }
@@ -301,7 +314,23 @@ impl MetaState {
             }
         }
         self.nodes.remove(&number);
+        self.favoured = None;
         Ok(true)
+    }
+
+    fn favour(&mut self, node: Option<u32>) -> Result<bool, MetaRefusal> {
+        if node.is_some_and(|number| !self.nodes.contains_key(&number)) {
+            return Err(MetaRefusal::UnknownNode);
+        }
+        let mut has_changed = std::mem::replace(&mut self.favoured, node) != node;
+        for list in &mut self.placement {
+            let place = list.iter().position(|replica| Some(node_of(*replica)) == node);
+            if let Some(place) = place.filter(|place| *place > 0) {
+                list[..=place].rotate_right(1);
+                has_changed = true;
+            }
+        }
+        Ok(has_changed)
     }
 
     /// Whether a shard's list may take the place of `current`.
@@ -333,13 +362,14 @@ impl MetaState {
     /// The state as bytes, little-endian:
     ///
     /// ```text
-    /// version u8 (1), cluster [16], shards u16, hash seed u64, replication factor u8, epoch u64, next node u32,
-    /// next incarnation u32, number of nodes u32, nodes in ascending order, for every shard a list
+    /// version u8 (1, or 2 if a node is favoured), cluster [16], shards u16, hash seed u64, replication factor u8, epoch u64, next node u32,
+    /// next incarnation u32, number of nodes u32, nodes in ascending order, for every shard a list, number of the favoured
+    /// node u32 if there is one
     /// node: number u32, id [16], port u16, peer port u16, length u8, host
     /// list: length u8, replica ids u64
     /// ```
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
+        let mut bytes = vec![if self.favoured.is_some() { VERSION_FAVOURED } else { VERSION }];
         bytes.extend_from_slice(&self.cluster);
         bytes.extend_from_slice(&self.shards.to_le_bytes());
         bytes.extend_from_slice(&self.hash_seed.to_le_bytes());
@@ -353,6 +383,9 @@ impl MetaState {
             node.encode_into(&mut bytes);
         }
         self.placement.iter().for_each(|replicas| encode_replicas(replicas, &mut bytes));
+        if let Some(number) = self.favoured {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
         bytes
     }
 
@@ -363,7 +396,10 @@ impl MetaState {
     /// The bytes end early or go on, are of another version, or break an invariant of the state.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
-        check_version(reader.u8()?)?;
+        let version = reader.u8()?;
+        if version != VERSION_FAVOURED {
+            check_version(version)?;
+        }
         let mut state = Self {
             cluster: reader.array()?,
             shards: reader.u16()?,
@@ -374,6 +410,7 @@ impl MetaState {
             next_incarnation: reader.u32()?,
             nodes: BTreeMap::new(),
             placement: Vec::new(),
+            favoured: None,
         };
         let count = reader.count(4 + 16 + 2 + 2 + 1)?;
         for _ in 0..count {
@@ -388,6 +425,9 @@ impl MetaState {
         }
         for _ in 0..state.shards {
             state.placement.push(decode_replicas(&mut reader)?);
+        }
+        if version == VERSION_FAVOURED {
+            state.favoured = Some(reader.u32()?);
         }
         reader.end()?;
         state.check()?;
@@ -406,6 +446,9 @@ impl MetaState {
             || self.nodes.len() > NODES_MAX
         {
             return invalid("the nodes' numbers are impossible");
+        }
+        if self.favoured.is_some_and(|number| !self.nodes.contains_key(&number)) {
+            return invalid("the favoured node is none of the cluster");
         }
         let ids: BTreeSet<_> = self.nodes.values().map(|node| node.id).collect();
         if ids.len() < self.nodes.len() {
@@ -431,6 +474,7 @@ impl MetaCommand {
     /// 3 Place                 shard u16, a list as in MetaState::encode
     /// 4 PlaceAll              number of lists u32, lists
     /// 5 SetReplicationFactor  factor u8
+    /// 6 Favour                number u32, 0: none
     /// ```
     ///
     /// # Panics
@@ -458,6 +502,10 @@ impl MetaCommand {
                 lists.iter().for_each(|replicas| encode_replicas(replicas, &mut bytes));
             }
             Self::SetReplicationFactor(factor) => bytes.extend_from_slice(&[5, *factor]),
+            Self::Favour(node) => {
+                bytes.push(6);
+                bytes.extend_from_slice(&node.unwrap_or(0).to_le_bytes());
+            }
         }
         bytes
     }
@@ -483,6 +531,7 @@ impl MetaCommand {
                 Self::PlaceAll(lists?)
             }
             5 => Self::SetReplicationFactor(reader.u8()?),
+            6 => Self::Favour(Some(reader.u32()?).filter(|number| *number != 0)),
             _ => return Err(DecodeError::Invalid("no command is of this kind")),
         };
         reader.end()?;
@@ -583,6 +632,40 @@ mod tests {
     }
 
     #[test]
+    fn a_favoured_node_is_first_wherever_it_is_until_nodes_change() {
+        let mut state = state();
+        for (shard, incarnation) in [(0, 2), (2, 3)] {
+            let list = [GENESIS_REPLICA, replica(3, incarnation), replica(2, incarnation)];
+            assert_eq!(state.apply(&place(shard, &list)), MetaOutcome::Changed);
+        }
+        let unknown = MetaOutcome::Refused(MetaRefusal::UnknownNode);
+        assert_eq!(state.apply(&MetaCommand::Favour(Some(4))), unknown);
+        let plain = state.encode();
+        assert_eq!(state.apply(&MetaCommand::Favour(Some(2))), MetaOutcome::Changed);
+        assert_eq!(state.apply(&MetaCommand::Favour(Some(2))), MetaOutcome::Unchanged);
+        let firsts: Vec<u32> = state.placement.iter().map(|list| node_of(list[0])).collect();
+        assert_eq!(firsts, [2, 1, 2, 1]);
+        assert_eq!(node_of(state.placement[0][1]), 1, "the others keep their order");
+        let bytes = state.encode();
+        assert_eq!((plain[0], bytes[0], bytes.len()), (1, 2, plain.len() + 4));
+        assert_eq!(MetaState::decode(&state.encode()).as_ref(), Ok(&state));
+        for wrong in [4_u32, 0] {
+            let mut bytes = state.encode();
+            let at = bytes.len() - 4;
+            bytes[at..].copy_from_slice(&wrong.to_le_bytes());
+            assert!(matches!(MetaState::decode(&bytes), Err(DecodeError::Invalid(_))));
+            assert!(MetaState::decode(&bytes[..at]).is_err());
+        }
+        let mut joined = state.clone();
+        joined.apply(&MetaCommand::AddNode(node(2)));
+        assert_eq!(joined.favoured, Some(2), "it was there before");
+        joined.apply(&MetaCommand::AddNode(node(4)));
+        assert_eq!(joined.favoured, None);
+        state.apply(&MetaCommand::RemoveNode(3));
+        assert_eq!(state.favoured, None);
+    }
+
+    #[test]
     fn a_placement_takes_new_incarnations_and_takes_them_once() {
         let mut state = state();
         let list = [GENESIS_REPLICA, replica(2, 2)];
@@ -637,13 +720,15 @@ mod tests {
         }
     }
 
-    fn commands() -> [MetaCommand; 5] {
+    fn commands() -> [MetaCommand; 7] {
         [
             MetaCommand::AddNode(node(7)),
             MetaCommand::RemoveNode(3),
             place(2, &[replica(2, 9), GENESIS_REPLICA]),
             MetaCommand::PlaceAll(vec![vec![GENESIS_REPLICA], vec![replica(3, 1), replica(2, 8)]]),
             MetaCommand::SetReplicationFactor(5),
+            MetaCommand::Favour(Some(3)),
+            MetaCommand::Favour(None),
         ]
     }
 
@@ -680,13 +765,17 @@ mod tests {
                 }
             }
         };
-        check(&state().encode(), &|bytes| MetaState::decode(bytes).map(|state| state.encode()));
+        let mut favoured = state();
+        favoured.apply(&MetaCommand::Favour(Some(2)));
+        for state in [state(), favoured] {
+            check(&state.encode(), &|bytes| MetaState::decode(bytes).map(|state| state.encode()));
+        }
         for command in commands() {
             check(&command.encode(), &|bytes| MetaCommand::decode(bytes).map(|command| command.encode()));
         }
         let mut version = state().encode();
-        version[0] = 2;
-        assert_eq!(MetaState::decode(&version), Err(DecodeError::Version(2)));
+        version[0] = 3;
+        assert_eq!(MetaState::decode(&version), Err(DecodeError::Version(3)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod bytes;
 pub mod detector;
 pub mod file;
 pub mod join;
+pub mod meet;
 pub mod meta;
 pub mod recover;
 pub mod session;

@@ -211,6 +211,7 @@ pub fn plan(
         placement: vec![vec![replica(number, incarnation)]; state.placement.len()],
         next_node,
         next_incarnation,
+        favoured: None,
         ..state
     };
     let file = ClusterFile {

@@ -8,6 +8,7 @@
 //!   directory is the cluster's from birth.
 //! - Who may have lost something acknowledged does not start under its old replicas' names: only as the one node of a new
 //!   cluster, which somebody has to ask for.
+//! - A directory that is marked to be given up is so, before anything else is done with it: see [`super::meet`].
 
 use std::path::PathBuf;
 
@@ -15,7 +16,8 @@ use duva_raft::{HardState, SnapshotMeta};
 
 use super::{
     file::{CLUSTER_FILE_NAME, ClusterFile},
-    join::{self, JoinAnswer, JoinRequest},
+    join::{self, JoinAnswer, JoinError, JoinRequest},
+    meet::{MARK_NAME, Mark},
     meta::{MetaState, NodeInfo},
     recover::{self, Foundation},
 };
@@ -97,8 +99,9 @@ impl Start {
 /// Whether the server is a node of a cluster: the configuration says so, or the directory. What cannot be looked at is
 /// refused when it is opened.
 pub fn belongs_to_cluster(config: &Config) -> bool {
-    let path = config.directory.join(&config.append_directory_name).join(CLUSTER_FILE_NAME);
-    path.exists() || config.cluster || config.join.is_some()
+    let directory = config.directory.join(&config.append_directory_name);
+    let is_there = |name: &str| directory.join(name).exists();
+    is_there(CLUSTER_FILE_NAME) || is_there(MARK_NAME) || config.cluster || config.join.is_some()
 }
 
 /// Joins a cluster if the configuration says so and there is no directory yet.
@@ -106,11 +109,43 @@ pub fn belongs_to_cluster(config: &Config) -> bool {
 /// # Errors
 /// A sentence that says what the cluster has against it.
 pub fn join_first(config: &Config) -> Result<Option<(Birth, ClusterFile)>, String> {
+    if let Some(mark) = Store::peek(config, MARK_NAME)? {
+        return join_instead(config, &mark);
+    }
     let Some(seed) = &config.join else { return Ok(None) };
     if Store::exists(config)? {
         return Ok(None);
     }
     let node = Store::new_id()?;
+    join_as(config, seed, node).map(Some).map_err(|error| error.to_string())
+}
+
+/// Joins the cluster for which this directory's own is given up, and empties it.
+fn join_instead(config: &Config, mark: &[u8]) -> Result<Option<(Birth, ClusterFile)>, String> {
+    let path = config.directory.join(&config.append_directory_name).join(MARK_NAME);
+    let mark = Mark::decode(mark).ok_or_else(|| {
+        format!("{} cannot be read; remove it, and the node stays what it was", path.display())
+    })?;
+    let file = Store::peek(config, CLUSTER_FILE_NAME)?.and_then(|bytes| ClusterFile::decode(&bytes).ok());
+    let has_file = file.is_some();
+    if file.and_then(|file| file.state.nodes.get(&file.number).map(|it| it.id)) == Some(mark.node) {
+        // It has joined, and ended before the mark was removed.
+        return Ok(None);
+    }
+    match join_as(config, &mark.seed, mark.node) {
+        Ok(joined) => {
+            Store::empty(config, &[CLUSTER_FILE_NAME])?;
+            Ok(Some(joined))
+        }
+        Err(error) if has_file => {
+            tracing::error!("this node stays in its own cluster: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn join_as(config: &Config, seed: &str, node: [u8; 16]) -> Result<(Birth, ClusterFile), JoinError> {
     let request = JoinRequest {
         id: node,
         host: config.host_to_announce(),
@@ -118,7 +153,7 @@ pub fn join_first(config: &Config) -> Result<Option<(Birth, ClusterFile)>, Strin
         peer_port: config.peer_port,
     };
     let password = (!config.password.is_empty()).then(|| config.password.reveal());
-    let answer = join::join(seed, &request, password, None).map_err(|error| error.to_string())?;
+    let answer = join::join(seed, &request, password, None)?;
     let JoinAnswer { number, state, snapshot } = answer;
     let birth = Birth { cluster: state.cluster, node, shards: state.shards, hash_seed: state.hash_seed };
     let file = ClusterFile {
@@ -131,7 +166,7 @@ pub fn join_first(config: &Config) -> Result<Option<(Birth, ClusterFile)>, Strin
         entries: Vec::new(),
     };
     tracing::info!(number = file.number, "joined the cluster");
-    Ok(Some((birth, file)))
+    Ok((birth, file))
 }
 
 /// What the directory is to its cluster; `None`: it belongs to none.
@@ -179,6 +214,7 @@ pub fn open(
                 directory.display()
             ));
         }
+        store.remove_small(MARK_NAME)?;
         return Ok(Some(Start { file, path }));
     }
     let file = match joined {
@@ -210,5 +246,6 @@ pub fn open(
         None => return Ok(None),
     };
     store.write_small(CLUSTER_FILE_NAME, &file.encode())?;
+    store.remove_small(MARK_NAME)?;
     Ok(Some(Start { file, path }))
 }

@@ -12,8 +12,9 @@ use crate::{
         view::{LinkTotals, parse_node_id},
     },
     core::{
-        admin::{AdminPurpose, AdminReply, Report},
+        admin::{AdminPurpose, AdminReply, AdminRequest, Report},
         connection::{Connection, State},
+        groups::Failover,
         node::Node,
         request::Request,
     },
@@ -96,7 +97,7 @@ pub(super) fn list_keys(replies: &[AdminReply], reply: &mut Reply<'_>) {
     keys.iter().for_each(|key| reply.bulk(key));
 }
 
-/// FORGET and JOIN.
+/// FORGET, JOIN, FAILOVER, MEET and ENTER.
 pub(super) fn change(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
     if node.cluster_view.is_none() {
         return error(connection, DISABLED);
@@ -109,6 +110,9 @@ fn administer_cluster(node: &mut Node, connection: &mut Connection, request: &mu
     match request.command.own_name() {
         "forget" => forget(node, connection, request),
         "join" => let_join(node, connection, request),
+        "failover" => fail_over(node, connection, request),
+        "meet" => super::meet::meet(node, connection, request),
+        "enter" => super::meet::enter(node, connection, request),
         _ => unreachable!("the table has no other subcommand that changes the cluster"),
     }
 }
@@ -137,6 +141,32 @@ fn forget(node: &mut Node, connection: &mut Connection, request: &mut Request<'_
     }
     node.shared.wake();
     reply(connection, |reply| reply.ok())
+}
+
+/// This node is to lead what it has replicas of.
+fn fail_over(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
+    let args = request.args();
+    let failover = match args.len() {
+        2 => Failover::Agreed,
+        3 if args.get(2).eq_ignore_ascii_case(b"force") => Failover::Forced,
+        3 if args.get(2).eq_ignore_ascii_case(b"takeover") => {
+            let sentence =
+                "ERR TAKEOVER is not possible: nobody leads without the agreement of a majority; use FORCE";
+            return error(connection, sentence);
+        }
+        _ => return error(connection, "ERR syntax error"),
+    };
+    if failover == Failover::Forced && !connection.replies.is_empty() {
+        return Flow::Hold;
+    }
+    if let Err(refusal) = node.ask_to_lead(failover) {
+        return error(connection, refusal.sentence());
+    }
+    tracing::info!(id = connection.id, ?failover, "this node is to lead: a client asked for it");
+    match failover {
+        Failover::Agreed => reply(connection, |reply| reply.ok()),
+        Failover::Forced => ask(node, connection, request, AdminPurpose::Order(AdminRequest::Campaign)),
+    }
 }
 
 /// A node that starts asks to be let in, again and again until the state knows it.

@@ -7,6 +7,7 @@ mod client;
 mod cluster;
 mod connection;
 mod info;
+mod meet;
 mod persistence;
 mod server;
 mod subscription;
@@ -89,6 +90,9 @@ pub fn finish(
         AdminPurpose::Order(_) => reply.ok(),
         AdminPurpose::CountKeysInSlot(_) => cluster::count_keys(&replies, &mut reply),
         AdminPurpose::GetKeysInSlot(..) => cluster::list_keys(&replies, &mut reply),
+        AdminPurpose::Enter { seed, is_own } => {
+            meet::finish_enter(node, (seed, *is_own), &reports(replies), &mut reply);
+        }
     }
     node.stats.commands.handle(request.command);
     node.executor.times.add_step(request.command, began);

@@ -6,6 +6,7 @@ use super::{Flow, error, error_bytes, reply};
 use crate::core::{
     admin::{AdminPurpose, AdminRequest},
     connection::{Connection, State},
+    leave::StopStage,
     node::Node,
     request::Request,
     save,
@@ -93,14 +94,26 @@ pub(super) fn shutdown(node: &mut Node, connection: &mut Connection, request: &m
         return error(connection, "ERR syntax error");
     }
     if aborts {
+        node.shared.set_stop_is_urgent(false);
         return save::abort_stop(node, connection);
     }
-    if saves || (!does_not && !node.config.save_points.is_empty()) {
+    node.shared.meetings.forget_seed();
+    if is_now {
+        node.shared.set_stop_is_urgent(true);
+    }
+    let is_serving = node.shared.stop_stage() == StopStage::Serving;
+    if is_serving && (saves || (!does_not && !node.config.save_points.is_empty())) {
         tracing::info!(id = connection.id, "saving a snapshot to stop: a client asked for it");
         return save::begin_stop(node, connection, is_forced);
     }
     tracing::info!(id = connection.id, "stopping: a client asked for it");
     node.shared.stop();
+    if node.groups.is_some() {
+        // The connection ends with the server, which may serve others for a moment.
+        connection.wait_for_reply();
+        connection.state.insert(State::FENCED);
+        return Flow::Stop;
+    }
     // As Redis: no reply, the connection just ends.
     connection.state.insert(State::CLOSE_AFTER_REPLY);
     Flow::Stop

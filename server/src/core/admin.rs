@@ -7,7 +7,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -24,6 +24,8 @@ use super::{
     commit::Executor,
     connection::{Connection, State},
     groups::ClusterReport,
+    leave::{StopStage, Stopping},
+    meeting::Meetings,
     node::Node,
     persistence_report::PersistenceReport,
     request::OwnedRequest,
@@ -42,7 +44,7 @@ pub struct Shared {
     config: Mutex<Arc<Config>>,
     clients: Box<[CachePadded<AtomicUsize>]>,
     next_client: AtomicU64,
-    is_stopping: AtomicBool,
+    stopping: Stopping,
     wake_all: OnceLock<Box<dyn Fn() + Send + Sync>>,
     process_settings: OnceLock<ApplySettings>,
     save_status: Mutex<SaveStatus>,
@@ -51,6 +53,8 @@ pub struct Shared {
     pub saving: SavingState,
     unix_listener: Option<u32>,
     peer_listeners: OnceLock<Range<u32>>,
+    /// What cores and process share about meeting other clusters.
+    pub meetings: Meetings,
     /// When the server started, in milliseconds since the Unix epoch.
     pub started_ms: u64,
     /// Forty hexadecimal digits that name this run.
@@ -70,10 +74,10 @@ impl Shared {
     ) -> Self {
         let saving = SavingState::new(usize::from(config.cores));
         Self {
+            stopping: Stopping::new(usize::from(config.cores), config.is_cluster_enabled),
             clients: (0..config.cores).map(|_| CachePadded::default()).collect(),
             config: Mutex::new(Arc::new(config)),
             next_client: AtomicU64::new(1),
-            is_stopping: AtomicBool::new(false),
             wake_all: OnceLock::new(),
             process_settings: OnceLock::new(),
             save_status: Mutex::new(SaveStatus::new(started_ms)),
@@ -81,6 +85,7 @@ impl Shared {
             saving,
             unix_listener,
             peer_listeners: OnceLock::new(),
+            meetings: Meetings::default(),
             started_ms,
             run_id,
             port,
@@ -124,6 +129,7 @@ impl Shared {
 
     /// Asks the server to stop, as a signal does: after a snapshot, if there are save points.
     pub fn ask_to_stop(&self) {
+        self.meetings.forget_seed();
         self.saving.ask_to_stop();
         if let Some(wake_all) = self.wake_all.get() {
             wake_all();
@@ -137,18 +143,29 @@ impl Shared {
         }
     }
 
-    /// Tells every core to stop after its turn.
+    /// Tells every core to stop: in a cluster once nothing is led here any more, see [`Stopping`]; elsewhere, and whoever
+    /// says it a second time, after its turn.
     pub fn stop(&self) {
-        self.is_stopping.store(true, Ordering::Release);
-        if let Some(wake_all) = self.wake_all.get() {
-            wake_all();
+        self.stopping.begin();
+        self.wake();
+    }
+
+    /// From now on a stop waits for nobody to take over what is led here, or does so again.
+    pub fn set_stop_is_urgent(&self, is_urgent: bool) {
+        self.stopping.set_urgent(is_urgent);
+    }
+
+    /// This core leads nothing any more, or has tried for long enough: the last one stops the server.
+    pub fn core_has_left(&self) {
+        if self.stopping.core_has_left() {
+            self.wake();
         }
     }
 
     /// Whether the server is to stop.
     #[inline]
-    pub fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Ordering::Relaxed)
+    pub fn stop_stage(&self) -> StopStage {
+        self.stopping.stage()
     }
 
     /// Whether connections accepted by this listener are a Unix socket's.
@@ -263,6 +280,8 @@ pub enum AdminRequest {
     Configure,
     /// Count from zero.
     ResetStats,
+    /// Stand for election wherever another replica leads.
+    Campaign,
     /// What does a slot of database 0 hold?
     SlotKeys {
         /// The slot.
@@ -395,13 +414,20 @@ pub enum AdminPurpose {
     CountKeysInSlot(u16),
     /// CLUSTER GETKEYSINSLOT: the slot, and the most keys.
     GetKeysInSlot(u16, usize),
+    /// CLUSTER ENTER.
+    Enter {
+        /// A node of the cluster to join.
+        seed: String,
+        /// Whether this node asks itself.
+        is_own: bool,
+    },
 }
 
 impl AdminPurpose {
     /// What each core is asked.
     pub fn request(&self) -> AdminRequest {
         match self {
-            Self::Info | Self::ClusterInfo => AdminRequest::Report,
+            Self::Info | Self::ClusterInfo | Self::Enter { .. } => AdminRequest::Report,
             Self::ClientList(filter) => AdminRequest::Clients(filter.clone()),
             Self::ClientKill { filter, own_id, .. } => {
                 AdminRequest::Kill { filter: filter.clone(), own_id: *own_id }
@@ -461,6 +487,10 @@ impl<I: Io> Core<I> {
                 self.set_output_limit();
                 self.arm_cron();
                 self.arm_save_cron();
+                AdminReply::Done
+            }
+            AdminRequest::Campaign => {
+                self.node.campaign();
                 AdminReply::Done
             }
             AdminRequest::ResetStats => {

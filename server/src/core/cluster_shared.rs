@@ -118,6 +118,11 @@ impl ClusterShared {
         self.is_clock_ahead.load(Ordering::Relaxed)
     }
 
+    /// Has every core look again.
+    pub fn touch(&self) {
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
     /// The present view.
     pub fn view(&self) -> Arc<ClusterView> {
         Arc::clone(&self.lock().view)

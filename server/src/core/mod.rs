@@ -25,10 +25,12 @@ pub mod gather;
 pub mod gossip;
 pub mod groups;
 mod input;
+pub mod leave;
 pub mod levels;
 pub mod locks;
 pub mod log;
 mod mail;
+pub mod meeting;
 pub mod node;
 mod output;
 pub mod peer;
@@ -169,6 +171,7 @@ impl<I: Io> Core<I> {
             self.turn();
         }
         self.finish_log();
+        self.node.note_keys_left();
     }
 
     /// Whether the server has been told to stop.
@@ -238,7 +241,7 @@ impl<I: Io> Core<I> {
             self.flush();
             self.send_mail();
         }
-        self.is_stopping = self.node.shared.is_stopping();
+        self.is_stopping = self.node.is_to_stop();
     }
 
     /// Serves the turn's completions; returns how many of them brought something new. What arrived on all connections

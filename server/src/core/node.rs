@@ -232,6 +232,8 @@ pub struct Node {
     pub(super) floor: Option<Position>,
     /// Where in its shard's log the request was that is answered next, if its connection wants to know.
     pub(super) observed: Option<Observed>,
+    /// Whether this core has done what it could to lead nothing when the server stops.
+    pub(super) has_left: bool,
 }
 
 impl Node {
@@ -281,6 +283,7 @@ impl Node {
             scratch_payload: Vec::new(),
             floor: None,
             observed: None,
+            has_left: false,
         };
         this.configure(config);
         this

@@ -180,6 +180,11 @@ impl JournalStore {
         self.folder.replace(name, bytes)
     }
 
+    pub(super) fn remove_small(&self, name: &str) -> Result<(), String> {
+        self.folder.remove(name)?;
+        self.folder.sync()
+    }
+
     pub(super) fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -607,6 +612,21 @@ impl Directory for Watched<'_> {
 }
 
 /// Removes what a killed server had not finished; returns the names of the rest.
+/// Removes what makes a folder a journal; `first` before all else.
+pub(super) fn empty(path: &Path, first: &[&str]) -> Result<(), String> {
+    let folder = Folder::open(path)?;
+    for name in first.iter().chain(&[names::MANIFEST]) {
+        folder.remove(name)?;
+        folder.sync()?;
+    }
+    for name in folder.names()? {
+        if names::parse_segment(&name).is_some() || names::parse_snapshot(&name).is_some() {
+            folder.remove(&name)?;
+        }
+    }
+    folder.sync()
+}
+
 fn remove_temporaries(folder: &Folder) -> Result<Vec<String>, String> {
     let is_unfinished = |name: &String| {
         name.strip_suffix(TEMPORARY_SUFFIX).is_some_and(|stem| {

@@ -181,6 +181,28 @@ impl Store {
         exists(&config.directory.join(&config.append_directory_name).join(names::MANIFEST))
     }
 
+    /// A small file of the directory, before that is opened; `None`: there is no such file.
+    ///
+    /// # Errors
+    /// A sentence that names the file.
+    pub fn peek(config: &Config, name: &str) -> Result<Option<Vec<u8>>, String> {
+        let path = config.directory.join(&config.append_directory_name).join(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{} cannot be read ({error})", path.display())),
+        }
+    }
+
+    /// Removes all that makes the directory a journal, these files first, durably and under its lock. After a crash within, what is
+    /// left is no journal either, unless those are still there.
+    ///
+    /// # Errors
+    /// A sentence that names the path.
+    pub fn empty(config: &Config, first: &[&str]) -> Result<(), String> {
+        journal::empty(&config.directory.join(&config.append_directory_name), first)
+    }
+
     /// An id for a node, or a cluster, that is to be born.
     ///
     /// # Errors
@@ -257,6 +279,14 @@ impl Store {
     /// A sentence that names the file.
     pub fn write_small(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
         self.journal().map_or(Ok(()), |journal| journal.write_small(name, bytes))
+    }
+
+    /// Removes a small file of the directory, durably; a missing one is fine.
+    ///
+    /// # Errors
+    /// A sentence that names the file.
+    pub fn remove_small(&self, name: &str) -> Result<(), String> {
+        self.journal().map_or(Ok(()), |journal| journal.remove_small(name))
     }
 
     /// How many shards there are: fixed once there is a directory.

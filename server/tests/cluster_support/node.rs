@@ -190,8 +190,18 @@ impl Node {
 
     /// SIGTERM: returns when the process has ended.
     pub fn stop(&mut self) {
+        self.terminate();
+        self.wait_for_end();
+    }
+
+    /// SIGTERM: returns at once.
+    pub fn terminate(&self) {
         self.signal(libc::SIGTERM);
-        let mut process = self.running();
+    }
+
+    /// Waits until the process, which was told to stop, has ended.
+    pub fn wait_for_end(&mut self) {
+        let mut process = self.process.take().unwrap_or_else(|| panic!("{} is not running", self.name));
         let status = wait_for(&format!("the end of {}", self.name), || {
             process.try_wait().expect("our own child").ok_or_else(|| "it runs".to_owned())
         });

@@ -90,6 +90,7 @@ pub(super) fn raft(reports: &[&ClusterReport], text: &mut String) {
         snapshots_installed,
         fetches,
         near,
+        taken_over,
     } in reports.iter().map(|report| report.counts)
     {
         sum.elections_won += elections_won;
@@ -100,6 +101,7 @@ pub(super) fn raft(reports: &[&ClusterReport], text: &mut String) {
         sum.snapshots_installed += snapshots_installed;
         sum.fetches += fetches;
         sum.near += near;
+        sum.taken_over += taken_over;
     }
     let led = shards.iter().filter(|shard| shard.role == duva_raft::Role::Leader).count();
     let waiting_bytes: usize = reports.iter().map(|report| report.waiting_bytes).sum();
@@ -116,6 +118,7 @@ pub(super) fn raft(reports: &[&ClusterReport], text: &mut String) {
         ("snapshots_installed", sum.snapshots_installed),
         ("fetches", sum.fetches),
         ("near_reads", sum.near),
+        ("taken_over", sum.taken_over),
     ] {
         line(text, format_args!("raft_{name}:{value}"));
     }
@@ -223,6 +226,7 @@ mod tests {
                 uncertain: 4,
                 fetches: 5,
                 near: 7,
+                taken_over: 8,
                 ..Counts::default()
             },
             waiting_bytes: 100,
@@ -257,9 +261,9 @@ mod tests {
                 "raft_waiting_bytes:200",
             ]
         );
-        assert_eq!(lines[11], "raft_near_reads:14");
+        assert_eq!(lines[11..13], ["raft_near_reads:14", "raft_taken_over:16"]);
         assert_eq!(
-            lines[12..],
+            lines[13..],
             [
                 "shard1:role=leader,term=3,leader=1,commit=9,applied=8,last=10,replicas=3,lag=2:0;3:6,snapshot=5,state=voter",
                 "shard2:role=follower,term=3,leader=0,commit=9,applied=8,last=10,replicas=3,lag=,snapshot=5,state=voter",

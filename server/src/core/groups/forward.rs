@@ -182,6 +182,11 @@ impl Forwards {
         if is_its { self.by_id.remove(&id) } else { None }
     }
 
+    /// Whether one for this shard is on its way to node `to`.
+    pub(super) fn has_some(&self, to: u32, shard: u16) -> bool {
+        self.by_id.values().any(|it| (it.to, it.shard) == (to, shard))
+    }
+
     /// Takes those that meet a condition, in the order in which they were sent.
     pub(super) fn take_if(&mut self, mut condition: impl FnMut(&Forwarded) -> bool) -> Vec<Forwarded> {
         let meets = self.by_id.iter().filter(|(_, forwarded)| condition(forwarded));

@@ -34,6 +34,9 @@ const RETRY_NS: u64 = 500_000_000;
 /// How often it is looked at whether replicas should move, in nanoseconds.
 const PLAN_NS: u64 = 250_000_000;
 
+/// How long a favoured node may be away before leaders are spread again, in nanoseconds.
+const FAVOUR_NS: u64 = 5_000_000_000;
+
 /// The replica of the meta group on this node.
 pub struct MetaGroup {
     raft: Raft,
@@ -109,6 +112,10 @@ impl MetaGroup {
     /// The group's replica here.
     pub fn raft(&self) -> &Raft {
         &self.raft
+    }
+
+    pub(super) fn raft_mut(&mut self) -> &mut Raft {
+        &mut self.raft
     }
 
     /// The node whose replica leads, as far as is known.
@@ -195,7 +202,7 @@ impl Node {
                 Err(error) => tracing::warn!(node = from, "a change of the cluster cannot be read: {error}"),
             },
             Kind::Leaders => self.take_report(from, payload),
-            Kind::Hello | Kind::ForwardReply | Kind::Gossip | Kind::Clock => {}
+            Kind::Hello | Kind::ForwardReply | Kind::Gossip | Kind::Clock | Kind::Leaving => {}
         }
     }
 
@@ -203,7 +210,9 @@ impl Node {
     pub(in crate::core) fn run_meta(&mut self, io: &mut impl Io, now_ns: u64) {
         let Some(mut meta) = self.meta.take() else { return };
         let cluster = Arc::clone(self.cluster.as_ref().expect("a meta group has a cluster"));
-        for command in cluster.take_commands() {
+        // Without a leader they wait for one.
+        let commands = if meta.leader().is_some() { cluster.take_commands() } else { Vec::new() };
+        for command in commands {
             if meta.raft.role() == Role::Leader {
                 meta.propose(now_ns, &command);
             } else if let Some(leader) = meta.leader() {
@@ -305,6 +314,12 @@ impl Node {
         self.match_meta_members(meta, now_ns);
         if meta.raft.applied_index() < meta.raft.last_index() {
             // One change after the other.
+            return;
+        }
+        let favoured_since_ns = meta.state.favoured.and_then(|number| meta.lost_since_ns.get(&number));
+        if favoured_since_ns.is_some_and(|since_ns| now_ns.saturating_sub(*since_ns) >= FAVOUR_NS) {
+            tracing::info!("the node that was to lead is away: leaders are spread again");
+            meta.propose(now_ns, &MetaCommand::Favour(None));
             return;
         }
         let dead: Vec<u32> = meta

@@ -21,8 +21,10 @@
 //! - What waits is bounded in bytes, past which the core takes no more requests, and in time.
 
 mod apply;
+mod failover;
 mod fetch;
 mod forward;
+mod leave;
 pub mod meta;
 mod near;
 mod placement;
@@ -46,8 +48,10 @@ use super::{
     request::{Mode, OwnedRequest},
 };
 use crate::cluster::GENESIS_REPLICA;
+pub use failover::{Failover, FailoverRefusal};
 use fetch::Fetching;
 use forward::Forwards;
+use leave::{Leavers, Leaving};
 use near::NearRead;
 pub use report::{ClusterReport, FollowerReport, MetaReport, ShardReport};
 pub use restore::{expected_nodes, final_state, own_replicas};
@@ -257,6 +261,10 @@ pub struct Groups {
     incoming_places: u32,
     /// Shards whose snapshots wait for a save.
     installs: Vec<u16>,
+    /// Once the server is to stop: how far it is with leading nothing any more.
+    leaving: Option<Box<Leaving>>,
+    /// Nodes that stop.
+    leavers: Leavers,
     counts: Counts,
 }
 
@@ -279,6 +287,8 @@ pub struct Counts {
     pub fetches: u64,
     /// Reads served here because their level did not ask for the leader.
     pub near: u64,
+    /// Elections that replicas of this core held because their leader handed over to them.
+    pub taken_over: u64,
 }
 
 impl Groups {
@@ -313,6 +323,8 @@ impl Groups {
             next_read: 0,
             incoming_places: 0,
             installs: Vec::new(),
+            leaving: None,
+            leavers: Leavers::new(),
             counts: Counts::default(),
         }
     }
@@ -358,7 +370,8 @@ impl Groups {
 
     /// When there is something to do if nothing happens before, in nanoseconds of the same clock.
     pub fn next_ns(&self) -> u64 {
-        self.deadline_ns.min(self.patience_ns).min(self.retry_ns).min(self.compare_ns)
+        let leave_ns = self.leaving.as_ref().map_or(u64::MAX, |leaving| leaving.until_ns());
+        self.deadline_ns.min(self.patience_ns).min(self.retry_ns).min(self.compare_ns).min(leave_ns)
     }
 
     /// Whether the next turn has something to do without a completion.

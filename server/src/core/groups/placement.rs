@@ -11,7 +11,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use duva_raft::{Membership, ReplicaId, Restored, Role, SnapshotMeta};
 
-use super::{Group, Groups, genesis_membership, propose::UNCERTAIN, with_heartbeats};
+use super::{Group, Groups, genesis_membership, leave, propose::UNCERTAIN, with_heartbeats};
 use crate::{
     cluster::{incarnation_of, meta::MetaState, node_of},
     core::{
@@ -32,7 +32,7 @@ const TRANSFER_NS: u64 = 500_000_000;
 const TRANSFER_DOUBLINGS: u32 = 7;
 
 /// Entries that a learner may lack when it gets its vote: they are on their way.
-const LACKING_MAX: u64 = 64;
+pub(super) const LACKING_MAX: u64 = 64;
 
 impl Node {
     /// The groups' clock, in nanoseconds.
@@ -54,6 +54,7 @@ impl Node {
     fn take_cluster_view(&mut self) {
         let Some(cluster) = self.cluster.clone() else { return };
         self.cluster_version = cluster.version();
+        self.answer_meeting();
         let view = cluster.view();
         let has_other_topology =
             self.cluster_view.as_ref().is_some_and(|known| known.has_other_topology(&view));
@@ -164,7 +165,10 @@ impl Node {
                 && group.raft.role() == Role::Leader
             {
                 if knows_all(&view.state, group.raft.membership()) {
-                    compare(group, replicas, (now_ns, must_not_lead), |node| self.peers.is_up(node));
+                    let is_leaving = |node| leave::is_leaving(&groups.leavers, node, shard as u16, now_ns);
+                    compare(group, replicas, (now_ns, must_not_lead), |node| {
+                        self.peers.is_up(node) && !is_leaving(node)
+                    });
                 }
                 let voters = group.raft.membership().voters.clone();
                 statuses.push((

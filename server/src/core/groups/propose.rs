@@ -9,6 +9,7 @@ use duva_raft::{Proposal, ProposeError, ReadOutcome, Role};
 use super::{
     Asked, COMMAND_BYTES_MAX, Fanout, Group, Groups, PATIENCE_NS, Pending, Waiting, WaitingRead,
     forward::{self, ForwardHead, Forwarded, Status},
+    leave,
     near::applied,
     run::REFUSED_REST_NS,
 };
@@ -264,7 +265,8 @@ impl Node {
             return false;
         }
         // One that came from another node is not sent further: that one knows no less.
-        let has_way = self.peers.is_up(to) && self.peers.has_room(to);
+        let is_there = !leave::is_leaving(&groups.leavers, to, shard, groups.now_ns);
+        let has_way = is_there && self.peers.is_up(to) && self.peers.has_room(to);
         if matches!(asked.origin, Origin::Peer { .. }) || !has_way {
             return false;
         }

@@ -118,6 +118,7 @@ impl Node {
                         groups.hear_of_leader(shard, from, term);
                     }
                 }
+                Kind::Leaving => self.take_leaving(&mut groups, from, shard, header.flags),
                 Kind::Hello | Kind::Gossip | Kind::Clock => {}
             }
         }
@@ -146,12 +147,14 @@ impl Node {
         }
         let now_ns = groups.now_ns;
         if let Some(group) = &mut groups.by_shard[usize::from(shard)] {
+            let is_asked = matches!(message.body, Body::TimeoutNow);
             match message.body {
                 Body::Heartbeat { .. } => group.is_unhurried = header.flags & UNHURRIED != 0,
                 Body::ReadIndex { .. } => group.asked_ns = now_ns,
                 _ => {}
             }
             group.raft.step(now_ns, message);
+            groups.counts.taken_over += u64::from(is_asked && group.raft.role() == Role::Candidate);
             groups.mark_dirty(shard);
         }
     }
@@ -176,11 +179,15 @@ impl Node {
                 groups.keep(shard, forwarded.asked, &mut forwarded.request.view());
             }
         }
+        if !groups.leavers.is_empty() {
+            self.confirm_leaving(groups, from, shard);
+        }
     }
 
     /// The link to or from a node broke: what is on its way there has an unknown fate.
     pub(in crate::core) fn peer_is_lost(&mut self, node: u32) {
         let Some(mut groups) = self.groups.take() else { return };
+        groups.forget_leaver(node);
         for forwarded in groups.forwards.take_if(|forwarded| forwarded.to == node) {
             self.give_forwarded_up(&mut groups, forwarded);
         }
@@ -198,7 +205,8 @@ impl Node {
 
     /// The link to a node is up: it learns which shards it need not look for elsewhere.
     pub(in crate::core) fn peer_is_up(&mut self, node: u32) {
-        let Some(groups) = &self.groups else { return };
+        let Some(groups) = &mut self.groups else { return };
+        groups.forget_leaver(node);
         for (shard, raft) in groups.replicas().filter(|(_, raft)| raft.role() == Role::Leader) {
             tell_of_leading(&mut self.peers, node, shard, raft.term());
         }

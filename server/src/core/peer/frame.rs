@@ -52,6 +52,8 @@ pub enum Kind {
     Gossip = 6,
     /// What the sender's wall clock shows.
     Clock = 7,
+    /// The sender stops, and is about to lead the group no more; with the flag 1, that the receiver does so is known.
+    Leaving = 8,
 }
 
 impl Kind {
@@ -64,6 +66,7 @@ impl Kind {
             5 => Self::Leaders,
             6 => Self::Gossip,
             7 => Self::Clock,
+            8 => Self::Leaving,
             _ => return None,
         })
     }
@@ -290,7 +293,7 @@ mod tests {
             4 => proptest::collection::vec(any::<u8>(), 0..60),
             1 => proptest::collection::vec(any::<u8>(), 1000..3000),
         ];
-        proptest::collection::vec((1..=6_u8, any::<u8>(), any::<u16>(), payload), 0..8)
+        proptest::collection::vec((1..=7_u8, any::<u8>(), any::<u16>(), payload), 0..8)
     }
 
     proptest! {
@@ -410,12 +413,12 @@ mod tests {
     #[test]
     fn an_unknown_kind_is_refused() {
         let mut bytes = encode(&[(6, 0, 1, vec![7; 10])]);
-        bytes[8] = 77;
+        bytes[8] = 99;
         let checksum = crc32c::crc32c(&bytes[8..]);
         bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
         let error = decode(&bytes, &[3]).1.unwrap_err();
-        assert_eq!(error, FrameError::UnknownKind { kind: 77 });
-        assert_eq!(error.to_string(), "a frame is of the unknown kind 77");
+        assert_eq!(error, FrameError::UnknownKind { kind: 99 });
+        assert_eq!(error.to_string(), "a frame is of the unknown kind 99");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::{
     commands::REDIS_VERSION,
     core::{
         batch::Message,
+        leave::StopStage,
         locks::TransactionId,
         node::Node,
         save_status::{Outcome, SaveStatus},
@@ -199,7 +200,8 @@ impl Node {
     /// A signal, or a client, wants the server to save and to stop.
     pub(super) fn take_stop_request(&mut self) {
         if self.core == 0 && self.shared.saving.take_stop() {
-            if self.config.save_points.is_empty() {
+            let is_leaving = self.shared.stop_stage() != StopStage::Serving;
+            if is_leaving || self.config.save_points.is_empty() {
                 self.shared.stop();
             } else {
                 self.ask_stop(Stop { waiter: None, is_forced: false });
