@@ -341,6 +341,7 @@ impl ClusterStart {
         }
         node.groups = Some(Box::new(replicas));
         node.cluster = Some(Arc::clone(&self.shared));
+        node.empty_idle_shards();
         if let Some(log) = &mut node.log {
             log.set_replicated(self.options.durability);
         }

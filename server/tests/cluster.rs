@@ -9,6 +9,10 @@ mod cluster_support;
 mod linearizability;
 mod support;
 
+#[path = "cluster/broken_disk.rs"]
+mod broken_disk;
+#[path = "cluster/departed.rs"]
+mod departed;
 #[path = "cluster/faults.rs"]
 mod faults;
 #[path = "cluster/leaving.rs"]
@@ -35,6 +39,9 @@ const CLIENTS: usize = 8;
 
 /// Writes before and after a fault: enough for every key to have a history.
 const WRITES: u64 = 1000;
+
+/// Shards of all clusters here.
+const SHARDS: usize = 16;
 
 /// Some nodes of one cluster; the first one made it.
 struct Cluster {
@@ -102,6 +109,27 @@ impl Cluster {
         }
     }
 
+    /// Waits until no group changes its replicas: each has three that vote, one of which leads, and nobody has another one.
+    fn wait_until_settled(&self) {
+        self.wait_until_whole(3);
+        wait_for("the end of all changes", || {
+            let (mut replicas, mut leaders) = (0, 0);
+            for node in self.nodes.iter().filter(|node| node.is_started()) {
+                let reply = node.connect().words("INFO raft");
+                let text = String::from_utf8_lossy(reply.bytes().unwrap_or_default()).into_owned();
+                for line in text.lines().filter(|line| line.contains(":role=")) {
+                    if !line.contains("replicas=3,") || !line.contains("state=voter") {
+                        return Err(line.to_owned());
+                    }
+                    replicas += 1;
+                    leaders += usize::from(line.contains(":role=leader"));
+                }
+            }
+            let is_settled = (replicas, leaders) == (3 * SHARDS, SHARDS);
+            if is_settled { Ok(()) } else { Err(format!("{replicas} replicas, {leaders} lead")) }
+        });
+    }
+
     /// Which node leads the most slots.
     fn first_leader(&self) -> usize {
         let led = wait_for("leaders", || self.nodes[0].shards()).led_slots();
@@ -124,5 +152,5 @@ impl Cluster {
 
 /// A node with the settings that all tests use: more shards than cores, so that leaders are spread.
 fn node(name: &str, role: Role) -> Node {
-    Node::new(name, role).option("cores", "2").option("shards", "16")
+    Node::new(name, role).option("cores", "2").option("shards", &SHARDS.to_string())
 }

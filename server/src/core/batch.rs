@@ -231,6 +231,11 @@ pub enum Message {
         /// Who sends on it.
         peer: PeerIdentity,
     },
+    /// A link broke that the sender received on: what it was to bring to the receiver is lost.
+    PeerSilenced {
+        /// The node that sent on it.
+        node: u32,
+    },
     /// A frame for a group of the receiver.
     Peer {
         /// The node that sent it.

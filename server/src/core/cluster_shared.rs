@@ -63,6 +63,9 @@ pub struct ClusterShared {
     ceiling_ms: AtomicI64,
     is_clock_ahead: AtomicBool,
     inner: Mutex<Inner>,
+    /// Epochs: of the state that the meta group's file begins with, durably, and of that which it should.
+    settled: AtomicU64,
+    to_settle: AtomicU64,
     /// Nodes that are dialled until the state has this epoch, whether it knows them or not.
     expected: (u64, BTreeMap<u32, NodeInfo>),
 }
@@ -71,6 +74,7 @@ impl ClusterShared {
     /// What is known at the start of node `number`, and the nodes that are expected at an epoch to come.
     pub fn new(state: MetaState, number: u32, expected: (u64, BTreeMap<u32, NodeInfo>)) -> Self {
         let shards = vec![ShardStatus::default(); usize::from(state.shards)];
+        let settled = AtomicU64::new(state.epoch);
         let inner = Inner {
             view: Arc::new(ClusterView::new(state, number)),
             meta_leader: None,
@@ -84,6 +88,8 @@ impl ClusterShared {
             ceiling_ms: AtomicI64::new(i64::MAX),
             is_clock_ahead: AtomicBool::new(false),
             inner: Mutex::new(inner),
+            settled,
+            to_settle: AtomicU64::new(0),
             expected,
         }
     }
@@ -206,6 +212,23 @@ impl ClusterShared {
     /// By shard, who votes, as far as leaders have said.
     pub fn voters(&self) -> Vec<Vec<ReplicaId>> {
         self.lock().shards.iter().map(|shard| shard.voters.clone()).collect()
+    }
+
+    /// Whether a start knows nothing older than the state of `epoch`. If not, the meta group sees to it.
+    pub fn settle(&self, epoch: u64) -> bool {
+        self.to_settle.fetch_max(epoch, Ordering::Relaxed);
+        self.settled.load(Ordering::Acquire) >= epoch
+    }
+
+    /// The epoch of the state that the meta group's file should begin with; `None`: it does.
+    pub fn to_settle(&self) -> Option<u64> {
+        let epoch = self.to_settle.load(Ordering::Relaxed);
+        (epoch > self.settled.load(Ordering::Relaxed)).then_some(epoch)
+    }
+
+    /// The meta group's file begins with the state of `epoch`, durably.
+    pub fn note_settled(&self, epoch: u64) {
+        self.settled.fetch_max(epoch, Ordering::Release);
     }
 
     /// Asks the meta group for a change; false: too many wait.

@@ -28,6 +28,8 @@ pub struct Executor {
     pub due_ms: u64,
     /// Whether memory of removed data is left to free.
     pub has_garbage: bool,
+    /// Shards that others have taken the place of, to be freed.
+    departed: Vec<Shard>,
     /// Which shard the last tick began with.
     tick_first: usize,
     /// Where the next entry's seed comes from.
@@ -47,6 +49,7 @@ impl Executor {
             read_ms: 0,
             due_ms: u64::MAX,
             has_garbage: false,
+            departed: Vec::new(),
             tick_first: 0,
             seed,
             times: ExecutionTimes::default(),
@@ -193,6 +196,25 @@ impl Executor {
     /// Frees memory of flushed databases and removed large values, of at most `budget` entries.
     pub fn reclaim(&mut self, budget: usize) {
         self.has_garbage = self.shards.iter_mut().any(|shard| shard.has_garbage() && shard.reclaim(budget));
+        if !self.has_garbage
+            && let Some(departed) = self.departed.last_mut()
+        {
+            if !departed.reclaim(budget) {
+                self.departed.pop();
+            }
+            self.has_garbage = !self.departed.is_empty();
+        }
+    }
+
+    /// Puts a shard in the place of another, whose memory is freed by and by; it is not being saved.
+    pub fn replace(&mut self, number: usize, shard: Box<Shard>) {
+        if let Some(mut departed) = self.shards.release(number) {
+            departed.flush(None);
+            self.departed.push(*departed);
+            self.has_garbage = true;
+        }
+        self.due_ms = self.due_ms.min(shard.next_due_ms().unwrap_or(u64::MAX));
+        self.shards.adopt(number, shard);
     }
 }
 

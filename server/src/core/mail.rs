@@ -137,6 +137,7 @@ impl<I: Io> Core<I> {
                 Message::Peer { from, header, bytes } => {
                     self.node.accept_frame(from, header, &batch.bytes[bytes]);
                 }
+                Message::PeerSilenced { node } => self.node.peer_is_silenced(node),
                 Message::PeerConnection { socket, peer } => self.adopt_peer(socket, peer),
                 Message::Served => panic!("a message is served once"),
             }

@@ -218,6 +218,11 @@ impl<I: Io> Core<I> {
             self.node.link_has_changed(node, false, self.clock.monotonic_ns);
             self.node.peer_is_lost(node);
         }
+        for node in self.node.peers.take_silenced() {
+            for core in (0..self.node.cores).filter(|&core| core != self.node.core) {
+                self.node.mesh.outgoing(core).messages.push(batch::Message::PeerSilenced { node });
+            }
+        }
         for node in self.node.peers.take_raised() {
             self.node.link_has_changed(node, true, self.clock.monotonic_ns);
             self.node.peer_is_up(node);

@@ -208,6 +208,16 @@ impl Node {
         assert!(status.success(), "{}: {status}\n{}", self.name, self.log());
     }
 
+    /// From now on the process cannot write to a file beyond so many bytes: that fails, as on a broken disk. The next one can.
+    pub fn limit_files(&self, bytes: u64) {
+        let process = self.process.as_ref().unwrap_or_else(|| panic!("{} is not running", self.name));
+        let id = i32::try_from(process.id()).expect("process ids are positive and below 2^31");
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: the call reads the local limit and writes nothing; the process is our child and not yet waited for.
+        let result = unsafe { libc::prlimit(id, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!(result, 0, "{}: {}", self.name, io::Error::last_os_error());
+    }
+
     /// SIGSTOP.
     pub fn pause(&self) {
         self.signal(libc::SIGSTOP);
@@ -357,6 +367,9 @@ impl Node {
             if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
                 return Err(io::Error::last_os_error());
             }
+            // So that a write beyond a limit is an error and not the end: see `Self::limit_files`.
+            // SAFETY: what is ignored runs no code.
+            unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
             match namespace {
                 // SAFETY: setns takes two integers; the descriptor is open as long as the node.
                 Some(descriptor) if unsafe { libc::setns(descriptor, libc::CLONE_NEWNET) } != 0 => {

@@ -16,6 +16,27 @@ use crate::core::{
 /// Entries that a tick looks at together.
 const TICK_ENTRIES: usize = 4096;
 
+fn cost_bytes(entry: &Entry) -> usize {
+    entry.payload.len() + ENTRY_OVERHEAD_BYTES
+}
+
+impl Groups {
+    /// Takes note of entries that are committed.
+    pub(super) fn add_committed(&mut self, group: &mut Group, entries: impl Iterator<Item = Entry>) {
+        for entry in entries {
+            group.committed_bytes += cost_bytes(&entry);
+            self.committed_bytes += cost_bytes(&entry);
+            group.committed.push_back(entry);
+        }
+    }
+
+    /// Nothing of that is applied any more.
+    pub(super) fn drop_committed(committed_bytes: &mut usize, group: &mut Group) {
+        *committed_bytes -= std::mem::take(&mut group.committed_bytes);
+        group.committed.clear();
+    }
+}
+
 impl Node {
     /// Applies what is committed, as far as a save lets it, and serves the reads that waited for it.
     pub(super) fn apply_group(&mut self, groups: &mut Groups, group: &mut Group) {
@@ -34,7 +55,9 @@ impl Node {
                 break;
             }
             applied = Some(entry.index);
-            group.applied_bytes += entry.payload.len() + ENTRY_OVERHEAD_BYTES;
+            group.applied_bytes += cost_bytes(&entry);
+            group.committed_bytes -= cost_bytes(&entry);
+            groups.committed_bytes -= cost_bytes(&entry);
         }
         if let Some(index) = applied {
             group.raft.applied(index);

@@ -53,6 +53,8 @@ pub struct MetaGroup {
     /// The last write that was handed out, and the one that a file under way will hold.
     handed_number: u64,
     writing_number: Option<u64>,
+    /// The epoch of the state that the file under way begins with.
+    writing_epoch: u64,
     synced_number: u64,
     /// When a file that could not be written is written again.
     retry_ns: u64,
@@ -92,6 +94,7 @@ impl MetaGroup {
             published_leader: None,
             handed_number: 0,
             writing_number: None,
+            writing_epoch: 0,
             synced_number: 0,
             retry_ns: 0,
             incoming: Vec::new(),
@@ -261,13 +264,19 @@ impl Node {
             }
         }
         meta.ready = ready;
+        let to_settle = cluster.to_settle();
+        if to_settle.is_some_and(|epoch| epoch > meta.snapshot_state.epoch) {
+            meta.take_snapshot(meta.raft.applied_index());
+        }
         if meta.writing_number.is_none()
             && meta.retry_ns <= now_ns
-            && (meta.handed_number > meta.synced_number || meta.installing.is_some())
+            && (meta.handed_number > meta.synced_number || meta.installing.is_some() || to_settle.is_some())
         {
             meta.writing_number = Some(meta.handed_number);
             meta.is_written_with_snapshot = meta.installing.is_some();
-            let bytes = meta.file().encode();
+            let file = meta.file();
+            meta.writing_epoch = file.state.epoch;
+            let bytes = file.encode();
             io.file_task(Ticket::MetaFile.number(), FileTask::Replace { path: meta.path.clone(), bytes });
         }
         if meta.leader() != meta.published_leader || std::mem::take(&mut meta.has_news) {
@@ -287,6 +296,9 @@ impl Node {
             tracing::error!(%error, "{} cannot be written: trying again", meta.path.display());
             meta.retry_ns = now_ns + RETRY_NS;
             return;
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.note_settled(meta.writing_epoch);
         }
         if std::mem::take(&mut meta.is_written_with_snapshot)
             && let Some((snapshot, state)) = meta.installing.take()
@@ -386,9 +398,14 @@ impl MetaGroup {
         }
         self.raft.applied(index);
         if index >= self.raft.snapshot().index + ENTRIES_MAX {
-            self.raft.compact(index);
-            self.snapshot_state = self.state.clone();
+            self.take_snapshot(index);
         }
+    }
+
+    /// The file begins with the state as it is now, which is that of entry `index`.
+    fn take_snapshot(&mut self, index: Index) {
+        self.raft.compact(index);
+        self.snapshot_state = self.state.clone();
     }
 
     fn take_piece(&mut self, piece: SnapshotWrite) {

@@ -19,8 +19,11 @@
 //! - **Time** that reads see never passes a deadline that the shard's log has not passed: a key that was seen to be gone
 //!   never comes back, whoever leads.
 //! - What waits is bounded in bytes, past which the core takes no more requests, and in time.
+//! - What is committed and cannot be applied, because a save must catch up first, is bounded in bytes, past which the core
+//!   proposes nothing more and takes no more entries of a group that has such. Applying needs neither.
 
 mod apply;
+mod departed;
 mod failover;
 mod fetch;
 mod forward;
@@ -33,6 +36,8 @@ mod report;
 mod restore;
 mod run;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -48,6 +53,7 @@ use super::{
     request::{Mode, OwnedRequest},
 };
 use crate::cluster::GENESIS_REPLICA;
+use departed::Returning;
 pub use failover::{Failover, FailoverRefusal};
 use fetch::Fetching;
 use forward::Forwards;
@@ -69,6 +75,9 @@ const COMMAND_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of applied entries that a core keeps in memory for followers, all its groups together.
 const CACHE_BYTES_A_CORE: usize = 128 << 20;
+
+/// Bytes of committed entries that wait to be applied on a core, because of a save, past which it takes no more.
+const COMMITTED_BYTES_MAX: usize = 16 << 20;
 
 /// Bytes of entries that a group applies in one turn: the core has others to serve.
 const APPLIED_BYTES_A_TURN: usize = 1 << 20;
@@ -168,6 +177,10 @@ pub(super) struct Group {
     is_unhurried: bool,
     /// Whether the shard should have this replica: who is left out is told nothing more by its leader.
     is_placed: bool,
+    /// Whether its leader has said that the group does without it.
+    is_dispensable: bool,
+    /// When its leader is asked for that again.
+    leave_ns: u64,
     /// The last write that was handed out, and the last one that is synced.
     handed_number: u64,
     synced_number: u64,
@@ -177,6 +190,8 @@ pub(super) struct Group {
     near_reads: Vec<NearRead>,
     /// Committed and not applied, because a save must catch up first.
     committed: VecDeque<Entry>,
+    /// Bytes of those.
+    committed_bytes: usize,
     /// Bytes of entries that were applied in this turn.
     applied_bytes: usize,
     /// The last timestamp that was proposed.
@@ -225,7 +240,7 @@ pub struct Groups {
     /// By shard number.
     by_shard: Vec<Option<Box<Group>>>,
     routes: Vec<Route>,
-    /// What the disk holds of shards of which this node has no replica now, by shard number.
+    /// What the disk holds of shards of which this node has no replica now, by shard number: not what memory does.
     idle: Vec<Option<(HardState, SnapshotMeta)>>,
     /// Groups that have something ready.
     dirty: Vec<u16>,
@@ -253,9 +268,12 @@ pub struct Groups {
     /// Nodes and shards of which a request was refused, and all that follows until the node begins anew.
     refused: BTreeSet<(u32, u16)>,
     waiting_bytes: usize,
+    /// Bytes of entries of all groups that are committed and not applied.
+    committed_bytes: usize,
     decoder: Decoder,
     outgoing: Vec<Outgoing>,
     fetching: Vec<Fetching>,
+    returning: Vec<Returning>,
     next_read: u32,
     /// Which places of snapshots that come are taken: a bit each.
     incoming_places: u32,
@@ -317,9 +335,11 @@ impl Groups {
             forwards,
             refused: BTreeSet::new(),
             waiting_bytes: 0,
+            committed_bytes: 0,
             decoder: Decoder::default(),
             outgoing: Vec::new(),
             fetching: Vec::new(),
+            returning: Vec::new(),
             next_read: 0,
             incoming_places: 0,
             installs: Vec::new(),
@@ -342,12 +362,15 @@ impl Groups {
             asked_ns: 0,
             is_unhurried: false,
             is_placed: true,
+            is_dispensable: false,
+            leave_ns: 0,
             handed_number: 0,
             synced_number: 0,
             pending: VecDeque::new(),
             reads: VecDeque::new(),
             near_reads,
             committed: VecDeque::new(),
+            committed_bytes: 0,
             applied_bytes: 0,
             proposed_ms: 0,
             tick_index: 0,
@@ -384,6 +407,11 @@ impl Groups {
         self.waiting_bytes > WAITING_BYTES_MAX
     }
 
+    /// Whether so much is committed and not applied that it must not become more.
+    fn is_behind(&self) -> bool {
+        self.committed_bytes > COMMITTED_BYTES_MAX
+    }
+
     /// The replica of a shard, if there is one here.
     pub fn raft(&self, shard: usize) -> Option<&Raft> {
         self.by_shard.get(shard)?.as_ref().map(|group| &group.raft)
@@ -392,6 +420,11 @@ impl Groups {
     /// The counters.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Whether no replica of a shard is here.
+    pub fn is_idle(&self, shard: usize) -> bool {
+        self.by_shard[shard].is_none()
     }
 
     /// Shards of which a replica is here, with it.

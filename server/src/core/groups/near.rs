@@ -165,6 +165,14 @@ impl Groups {
         }
     }
 
+    /// Sends all of a replica's reads to the leader: it ends.
+    pub(super) fn give_near_reads_of(&mut self, group: &mut Group) {
+        for mut read in std::mem::take(&mut group.near_reads) {
+            self.waiting_bytes -= read.request.kept_bytes();
+            self.keep(group.shard, read.asked, &mut read.request.view());
+        }
+    }
+
     /// When the first read has waited long enough.
     pub(super) fn near_deadline_ns(&self) -> Option<u64> {
         let reads = self.by_shard.iter().flatten().flat_map(|group| &group.near_reads);

@@ -5,7 +5,8 @@
 //! - A replica that is to come is a learner first, and votes once it has what its leader has.
 //! - A state of the cluster that is older than the group's membership changes nothing: it does not know who is in it.
 //! - One change of a group at a time; who is to go goes after who is to come has come.
-//! - A replica under a new id goes on with all that it had under the old one, its vote included, once that is durable.
+//! - A replica under a new id goes on with all that it had under the old one, its vote included, once that is durable; if the
+//!   old one has left, with what the disk holds.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -123,8 +124,9 @@ impl Node {
                     entries: group.raft.entries(index + 1..group.raft.last_index() + 1),
                 }
             }
-            None => match groups.idle[usize::from(shard)].take() {
+            None => match groups.idle[usize::from(shard)].take_if(|(_, snapshot)| snapshot.index == 0) {
                 Some((hard_state, snapshot)) => Restored { hard_state, snapshot, entries: Vec::new() },
+                None if groups.idle[usize::from(shard)].is_some() => return groups.return_to(shard),
                 None => Restored {
                     snapshot: SnapshotMeta { membership: genesis_membership(), ..SnapshotMeta::default() },
                     ..Restored::default()
@@ -139,7 +141,9 @@ impl Node {
     }
 
     /// A replica ends: what was asked of it is answered, or goes on elsewhere.
-    fn end_group(&mut self, groups: &mut Groups, group: Group) {
+    pub(super) fn end_group(&mut self, groups: &mut Groups, mut group: Group) {
+        Groups::drop_committed(&mut groups.committed_bytes, &mut group);
+        groups.give_near_reads_of(&mut group);
         for pending in group.pending {
             groups.counts.uncertain += 1;
             self.respond_error(pending.asked.origin, UNCERTAIN);
@@ -157,6 +161,7 @@ impl Node {
         groups.compare_ns = with_heartbeats(groups.now_ns, COMPARE_NS, groups.options.heartbeat_ns());
         let Some(view) = self.cluster_view.clone() else { return };
         self.found_replicas(groups, &view.state);
+        self.leave_groups(groups, &view.state);
         let (now_ns, must_not_lead) = (groups.now_ns, self.must_not_lead());
         let mut statuses = Vec::new();
         for (shard, replicas) in view.state.placement.iter().enumerate() {
@@ -227,6 +232,10 @@ fn compare(
     (now_ns, must_not_lead): (u64, bool),
     is_up: impl Fn(u32) -> bool,
 ) {
+    if must_not_lead {
+        // What it proposes it cannot keep itself, or stamps with a wrong time: others change the group.
+        return hand_over(group, wanted, (now_ns, must_not_lead), is_up);
+    }
     let raft = &mut group.raft;
     let membership = raft.membership();
     if membership.is_joint() || raft.transfer_target().is_some() {

@@ -160,7 +160,7 @@ impl Node {
 
     /// Serves a request if this core's replica leads.
     fn lead(&mut self, groups: &mut Groups, shard: u16, asked: Asked, request: &mut Request<'_>) -> Course {
-        let now_ns = groups.now_ns;
+        let (now_ns, is_behind) = (groups.now_ns, groups.is_behind());
         let is_stale = groups.routes[usize::from(shard)].is_stale;
         let Some(group) = &mut groups.by_shard[usize::from(shard)] else { return Course::Lost };
         // While it hands leadership over nothing is proposed, and reads are not to overtake what is not.
@@ -175,6 +175,10 @@ impl Node {
             return Course::Lost;
         }
         if request.command.flags.contains(Flags::WRITE) {
+            // It is tried again, as when too much is uncommitted.
+            if is_behind {
+                return Course::Lost;
+            }
             let course = self.propose_to(group, asked, request, now_ns);
             groups.mark_dirty(shard);
             return course;

@@ -4,7 +4,7 @@
 //!
 //! - A replica starts under the id that it had: the first that the file of the meta group names for this node, since
 //!   replicas change their ids by later entries of that log alone.
-//! - What no id is known for is kept, for the id that may come.
+//! - What no id is known for stays on disk, for the id that may come, and is not in memory.
 
 use std::collections::BTreeMap;
 

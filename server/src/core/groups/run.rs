@@ -3,7 +3,10 @@
 use duva_net::io::Io;
 use duva_raft::{Body, Raft, Ready, ReplicaId, Role, codec};
 
-use super::{APPLIED_BYTES_A_TURN, Group, Groups, PATIENCE_NS, WaitingRead, forward, forward::Status};
+use super::{
+    APPLIED_BYTES_A_TURN, Group, Groups, PATIENCE_NS, WaitingRead, departed::ASKS_TO_LEAVE, forward,
+    forward::Status,
+};
 use crate::cluster::node_of;
 use crate::core::{
     batch::Answer,
@@ -84,7 +87,7 @@ impl Groups {
     }
 
     /// What is known of a shard's leader has changed.
-    fn set_route(&mut self, shard: u16, leader: Option<u32>, term: u64) -> bool {
+    pub(super) fn set_route(&mut self, shard: u16, leader: Option<u32>, term: u64) -> bool {
         let route = &mut self.routes[usize::from(shard)];
         if (route.leader, route.term) == (leader, term) {
             return false;
@@ -113,7 +116,11 @@ impl Node {
                 Kind::Raft => self.take_raft_message(&mut groups, from, header, payload),
                 Kind::Forward => self.take_forward(&mut groups, from, shard, payload),
                 Kind::ForwardReply => self.take_forward_reply(&mut groups, from, shard, payload),
+                Kind::Leaders if header.flags & ASKS_TO_LEAVE != 0 => {
+                    self.take_wish_to_leave(&groups, from, shard, payload);
+                }
                 Kind::Leaders => {
+                    groups.take_leave(shard, header.flags, payload);
                     if let Some(term) = forward::number(payload) {
                         groups.hear_of_leader(shard, from, term);
                     }
@@ -145,8 +152,13 @@ impl Node {
         {
             return;
         }
-        let now_ns = groups.now_ns;
+        let (now_ns, is_behind) = (groups.now_ns, groups.is_behind());
         if let Some(group) = &mut groups.by_shard[usize::from(shard)] {
+            // Nor what cannot be applied for now: its leader sends it again.
+            let has_entries = matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty());
+            if is_behind && has_entries && !group.committed.is_empty() {
+                return;
+            }
             let is_asked = matches!(message.body, Body::TimeoutNow);
             match message.body {
                 Body::Heartbeat { .. } => group.is_unhurried = header.flags & UNHURRIED != 0,
@@ -228,6 +240,7 @@ impl Node {
         self.tell_of_disk(&mut groups);
         groups.tick(self.must_not_lead());
         self.compare_groups(&mut groups);
+        self.run_returning(&mut groups, io);
         groups.has_backlog = false;
         for shard in std::mem::take(&mut groups.paused) {
             groups.mark_dirty(shard);
@@ -305,7 +318,7 @@ impl Node {
                 group.handed_number = write.number;
                 log.replicate(shard, write);
             }
-            group.committed.extend(ready.committed.drain(..));
+            groups.add_committed(group, ready.committed.drain(..));
             for state in ready.reads.drain(..) {
                 if let Some(read) = group.reads.iter_mut().find(|read| read.context == Some(state.context)) {
                     read.context = None;

@@ -119,6 +119,8 @@ impl Node {
                 }
                 groups.mark_dirty(shard);
             }
+        } else if groups.returning.iter().any(|returning| returning.is_read(number)) {
+            groups.take_returned(number, bytes, result);
         } else {
             self.fetch_done(&mut groups, number, bytes, result, io);
         }
@@ -319,10 +321,9 @@ impl Node {
         groups.incoming_places &= !(1 << place);
         groups.counts.snapshots_installed += 1;
         let number = usize::from(shard);
-        drop(self.executor.shards.release(number));
+        self.replace_shard(number, fresh);
         self.executor.due_ms = 0;
-        self.executor.shards.adopt(number, fresh);
-        group.committed.clear();
+        Groups::drop_committed(&mut groups.committed_bytes, group);
         group.raft.snapshot_installed(meta.index, meta.term);
         if let Some(log) = &mut self.log {
             log.note_applied(shard, meta.index);

@@ -351,6 +351,9 @@ impl Log {
 
     /// No record of an entry that is not applied, nor a fragment of one, lies before this.
     pub fn applied_to(&self) -> Position {
+        if self.is_forgetting() {
+            return Position::default();
+        }
         let waiting = self.closed.iter().chain([&self.open]).find(|group| !group.items.is_empty());
         let next = self.journal.mark_position();
         let waiting = waiting.map_or(next, |group| group.start.min(next));

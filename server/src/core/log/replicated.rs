@@ -7,6 +7,8 @@
 //!   behind it.
 //! - A group is told that a write is written, or synced, once all of its records are, and all before them.
 //! - An entry's place in the journal is kept until it is applied: the journal is never trimmed beyond it.
+//! - Of a shard that has left, nothing is needed behind its newest snapshot. The next segment's header says that its log
+//!   ends there; the journal is not trimmed before that.
 
 use std::collections::VecDeque;
 
@@ -73,6 +75,8 @@ pub(super) struct Replicated {
     unapplied: Vec<VecDeque<Unapplied>>,
     /// By shard: where its entries lie.
     places: Vec<EntryIndex>,
+    /// The segment that was open when a shard left last: later ones say so.
+    forgotten_in: Option<u32>,
 }
 
 impl Replicated {
@@ -298,6 +302,28 @@ impl Log {
                 unapplied.pop_front();
             }
         }
+    }
+
+    /// Nobody needs what the journal has of a shard behind `index`, an entry of `term` that its newest snapshot ends with.
+    /// None of it is on its way.
+    pub(in crate::core) fn forget_behind(&mut self, shard: u16, index: u64, term: u64) {
+        debug_assert!(self.replicated.held.iter().all(|held| held.shard != shard));
+        self.note_applied(shard, index);
+        if let Some(unapplied) = self.replicated.unapplied.get_mut(usize::from(shard)) {
+            unapplied.clear();
+            self.replicated.places[usize::from(shard)] = EntryIndex::new();
+        }
+        let state = self.journal.state_mut(shard);
+        if state.last_index.get() != index {
+            state.last_index = index.into();
+            state.last_term = term.into();
+            self.replicated.forgotten_in = self.journal.segments().last();
+        }
+    }
+
+    /// Whether a start would not know yet that a shard has left.
+    pub(super) fn is_forgetting(&self) -> bool {
+        self.replicated.forgotten_in.is_some_and(|open| self.journal.segments().last() <= Some(open))
     }
 
     /// The next write of which a group is to learn that it is written, or synced.

@@ -3,7 +3,8 @@
 //! Links are connections of the core's table, told by their state: [`State::PEER_OUT`] was dialled, and is only sent on;
 //! [`State::PEER_IN`] was accepted, and is only received from. An accepted one is received from by itself until its Hello is
 //! whole, and by no more than that, so that the core it then belongs to receives all the rest. Frames for groups of another core
-//! go there in its batch; while that has no room, nothing more is received on the link.
+//! go there in its batch; while that has no room, nothing more is received on the link. When an accepted link breaks, all
+//! cores learn of it: with other numbers of cores on both sides it brought answers to several of them.
 
 use std::{fmt, ops::ControlFlow};
 
@@ -67,6 +68,13 @@ impl Node {
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// A link from a node broke that another core received on: answers to this core's requests may have been on it.
+    pub(in crate::core) fn peer_is_silenced(&mut self, number: u32) {
+        #[cfg(test)]
+        self.peers.broken_seen.push(number);
+        self.peer_is_lost(number);
     }
 
     /// Takes a frame that is for this core.
@@ -357,7 +365,7 @@ impl<I: Io> Core<I> {
             // What it was to bring is lost: answers, too.
             Some(place) => {
                 let number = inbound.swap_remove(place).peer.number;
-                self.node.peers.note_broken(number);
+                self.node.peers.note_silenced(number);
             }
             None => self.node.peers.greeting_count -= 1,
         }

@@ -147,6 +147,8 @@ pub struct Peers {
     /// Life and epoch of the processes that were linked last, by number.
     lives: BTreeMap<u32, (u64, u64)>,
     broken: Vec<u32>,
+    /// Nodes of which an accepted link broke: answers to any core may have been on it.
+    silenced: Vec<u32>,
     raised: Vec<u32>,
     /// Links with pending bytes and no send under way.
     dirty: Vec<u32>,
@@ -334,6 +336,12 @@ impl Peers {
         std::mem::take(&mut self.broken).into_iter()
     }
 
+    /// The nodes of which an accepted link broke since this was asked last, each once. What it was to bring to this node's other
+    /// cores is lost, too.
+    pub fn take_silenced(&mut self) -> impl Iterator<Item = u32> + use<> {
+        std::mem::take(&mut self.silenced).into_iter()
+    }
+
     /// The nodes whose links came up since this was asked last.
     pub fn take_raised(&mut self) -> impl Iterator<Item = u32> + use<> {
         std::mem::take(&mut self.raised).into_iter()
@@ -508,6 +516,13 @@ impl Peers {
     pub(super) fn note_broken(&mut self, number: u32) {
         if !self.broken.contains(&number) {
             self.broken.push(number);
+        }
+    }
+
+    pub(super) fn note_silenced(&mut self, number: u32) {
+        self.note_broken(number);
+        if !self.silenced.contains(&number) {
+            self.silenced.push(number);
         }
     }
 

@@ -267,6 +267,24 @@ fn a_broken_link_is_reported_and_comes_back() {
 }
 
 #[test]
+fn all_cores_learn_of_a_broken_link_that_brought_their_answers() {
+    // What b's cores ask is answered on the one link that a has to b.
+    let (mut a, mut b) = pair([1, 2]);
+    assert_eq!(b.inbound_counts(), [1, 0]);
+    let token = b.cores[0].node.peers.inbound[0].token;
+    b.cores[0].close(token);
+    run_until("both cores are told", [&mut a, &mut b], |[_, b]| {
+        b.cores.iter().all(|core| core.node.peers.broken_seen == [1])
+    });
+    // Their own links are not concerned.
+    assert!(b.is_linked_to(1));
+    run_until("the link comes back", [&mut a, &mut b], |[a, b]| {
+        a.is_linked_to(2) && b.inbound_counts() == [1, 0]
+    });
+    assert!(b.cores.iter().all(|core| core.node.peers.broken_seen == [1]), "once is enough");
+}
+
+#[test]
 fn a_node_that_does_not_listen_is_reported_and_a_node_that_moves_is_dialled_anew() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (mut a, mut b) = (Site::new(1, 1), Site::new(2, 1));

@@ -320,7 +320,13 @@ impl Node {
         }
         let shards = &executor.shards;
         let numbers = shards.iter().map(|shard| shards.number_of(shard.slots().start));
-        let snapshots = numbers.map(|number| (number as u16, saver.snapshots[number].index)).collect();
+        // Of a shard that has left, no later start wants what is behind its snapshot: this journal says so.
+        let has_left = |number: usize| {
+            let is_idle = self.groups.as_ref().is_some_and(|groups| groups.is_idle(number));
+            is_idle && rewrite.keep_from > Position::default()
+        };
+        let covered = |number| if has_left(number) { u64::MAX } else { saver.snapshots[number].index };
+        let snapshots = numbers.map(|number| (number as u16, covered(number))).collect();
         self.compact_groups();
         self.end_part(true, snapshots);
     }
