@@ -27,6 +27,10 @@ raft-sim seeds="10000" first="0":
 sim seeds="1000" first="0":
     cargo run --release -p duva-tools --bin duva-sim -- --seeds {{seeds}} --first {{first}}
 
+# The same of clusters of three nodes, whose network, disks, clocks and processes fail.
+sim-cluster seeds="1000" first="0":
+    cargo run --release -p duva-tools --bin duva-sim -- --cluster --seeds {{seeds}} --first {{first}}
+
 # Fuzz the request parser; needs cargo-fuzz and a nightly toolchain, as do all fuzz recipes.
 fuzz seconds="60": (fuzz-target "net" "resp" seconds)
 

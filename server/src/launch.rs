@@ -277,6 +277,8 @@ pub struct ClusterStart {
     replicas: Vec<Option<ReplicaId>>,
     shared: Arc<ClusterShared>,
     replace_after_ns: u64,
+    /// What the cores' clock says when they begin; `None`: what the machine's says.
+    begun_ns: Option<u64>,
 }
 
 impl ClusterStart {
@@ -296,15 +298,21 @@ impl ClusterStart {
                 groups::expected_nodes(&start.file),
             )),
             replace_after_ns: u64::from(config.replace_after_seconds) * 1_000_000_000,
+            begun_ns: None,
             options,
             start,
         }
     }
 
+    /// The same for cores of a simulated machine, whose monotonic clock is at `now_ns`.
+    pub fn begun_at(self, now_ns: u64) -> Self {
+        Self { begun_ns: Some(now_ns), ..self }
+    }
+
     /// Gives a core its replicas, and core 0 that of the meta group.
     fn equip(&self, node: &mut Node, logs: Vec<ShardLog>) -> Result<(), String> {
         let file = &self.start.file;
-        let now_ns = monotonic_ns();
+        let now_ns = self.begun_ns.unwrap_or_else(monotonic_ns);
         let mut replicas = Groups::new(self.options.clone(), node.owners.len(), node.executor.next_seed());
         replicas.set_clock(now_ns);
         for log in logs {

@@ -211,6 +211,16 @@ impl Raft {
         self.incoming.take_if(|incoming| incoming.is(index, term));
     }
 
+    /// The driver does not take the snapshot that comes, because [`Self::keeps_log`]. What a snapshot covers is committed, so
+    /// what the log has up to there is, and agrees with every leader's: it goes on from that.
+    pub fn snapshot_needless(&mut self, index: Index, term: Term) {
+        let taken = self.incoming.take_if(|incoming| incoming.is(index, term));
+        if taken.is_some() && self.log.term_at(index) == Some(term) {
+            self.commit_to(index);
+            self.following.agree(self.commit_index);
+        }
+    }
+
     /// Whether the log has the last entry of such a snapshot, so that what is behind it may stay when the snapshot is
     /// installed.
     pub fn keeps_log(&self, index: Index, term: Term) -> bool {

@@ -1,6 +1,6 @@
 //! Log compaction: paper, section 7, figures 12 and 13; thesis, chapter 5.
 
-use duva_raft::{Body, ProgressState, ReplicaId, SnapshotMeta};
+use duva_raft::{Body, Message, ProgressState, ReplicaId, SnapshotMeta};
 
 use crate::network::{Network, members, start};
 
@@ -163,4 +163,19 @@ fn only_what_is_applied_is_compacted() {
     network.part(&[1], &[2, 3]);
     network.propose(1, "a").expect("a leader takes proposals");
     network.tell(1, |raft, _| raft.compact(2));
+}
+
+/// A driver whose log has all that a snapshot covers need not take it: what it covers is committed, and the leader learns that
+/// it is there.
+#[test]
+fn a_snapshot_that_the_log_has_is_not_needed() {
+    let mut network = Network::of(vec![start(5, &[1, 1, 2, 2, 3]), start(5, &[]), start(5, &[])]);
+    network.tell(1, |raft, now_ns| {
+        let message = Message { from: ReplicaId(2), to: ReplicaId(1), term: 5, body: whole(3, 2) };
+        raft.step(now_ns, message);
+        raft.snapshot_needless(3, 2);
+    });
+    assert_eq!((network.raft(1).first_index(), network.raft(1).commit_index()), (1, 3));
+    let answer = network.sent.last().expect("an answer");
+    assert_eq!(answer.body, Body::AppendReply { match_index: 3 });
 }

@@ -189,6 +189,11 @@ impl<I: Io> Core<I> {
         &self.node
     }
 
+    /// The same, for a simulator that looks at the keys between turns.
+    pub fn node_mut(&mut self) -> &mut Node {
+        &mut self.node
+    }
+
     /// One turn.
     pub fn turn(&mut self) {
         let wait = self.begin_turn(SPIN_ROUNDS);

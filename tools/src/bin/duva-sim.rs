@@ -3,23 +3,27 @@
 //! ```text
 //! duva-sim --seeds 1000 --first 0     # many seeds
 //! duva-sim --seed 17 --verbose        # one, with everything that happens
+//! duva-sim --cluster --seeds 1000     # the same, of clusters of three nodes
 //! ```
 
 #[path = "../sim/mod.rs"]
 mod sim;
 
 use std::{
+    panic::PanicHookInfo,
     process::{self, Command, ExitCode},
     time::Instant,
 };
 
-const USAGE: &str = "usage: duva-sim [--seeds COUNT] [--first SEED] [--seed SEED [--verbose]]";
+const USAGE: &str = "usage: duva-sim [--cluster] [--seeds COUNT] [--first SEED] [--seed SEED [--verbose]]";
 
 /// What the command line asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Options {
     first: u64,
     count: u64,
+    /// Whether clusters are simulated, rather than single servers.
+    is_cluster: bool,
     /// Whether notes are kept, and whether they are printed as they are made.
     is_traced: bool,
     is_verbose: bool,
@@ -35,26 +39,35 @@ fn main() -> ExitCode {
     };
     let began = Instant::now();
     let mut total = sim::Summary::default();
+    let mut total_of_clusters = sim::cluster::Summary::default();
     for seed in options.first..options.first.saturating_add(options.count) {
         sim::trace::begin(options.is_traced, options.is_verbose);
-        let is_traced = options.is_traced;
-        std::panic::set_hook(Box::new(move |panic| report_panic(seed, is_traced, &panic.to_string())));
-        match sim::run(seed, None) {
-            Ok(summary) => total.add(&summary),
+        let Options { is_traced, is_cluster, .. } = options;
+        let hook = move |panic: &PanicHookInfo<'_>| report_panic(seed, &options, &panic.to_string());
+        std::panic::set_hook(Box::new(hook));
+        let played = if is_cluster {
+            sim::cluster::run(seed, None).map(|summary| total_of_clusters.add(&summary))
+        } else {
+            sim::run(seed, None).map(|summary| total.add(&summary))
+        };
+        match played {
+            Ok(()) => {}
             Err(failure) if is_traced => {
                 print_trace(&failure.trace);
                 println!("seed {} failed: {}", failure.seed, failure.reason);
                 return ExitCode::FAILURE;
             }
-            Err(_) => return replay(seed),
+            Err(_) => return replay(seed, is_cluster),
         }
     }
-    println!("{} seeds passed in {:.1} s: {total:?}", options.count, began.elapsed().as_secs_f64());
+    let did = if options.is_cluster { format!("{total_of_clusters:?}") } else { format!("{total:?}") };
+    println!("{} seeds passed in {:.1} s: {did}", options.count, began.elapsed().as_secs_f64());
     ExitCode::SUCCESS
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { first: 0, count: 100, is_traced: false, is_verbose: false };
+    let mut options =
+        Options { first: 0, count: 100, is_cluster: false, is_traced: false, is_verbose: false };
     let mut arguments = arguments.peekable();
     while let Some(name) = arguments.next() {
         let mut number = || {
@@ -63,6 +76,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
         };
         match name.as_str() {
             "--seeds" => options.count = number()?,
+            "--cluster" => options.is_cluster = true,
             "--first" => options.first = number()?,
             "--seed" => {
                 options.first = number()?;
@@ -80,9 +94,11 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
 }
 
 /// Runs a seed that failed once more, in a process of its own, for the trace that the first run did not keep.
-fn replay(seed: u64) -> ExitCode {
+fn replay(seed: u64, is_cluster: bool) -> ExitCode {
+    let seed_text = seed.to_string();
+    let cluster: &[&str] = if is_cluster { &["--cluster"] } else { &[] };
     let status = std::env::current_exe()
-        .and_then(|program| Command::new(program).args(["--seed", &seed.to_string()]).status());
+        .and_then(|program| Command::new(program).args(cluster).args(["--seed", &seed_text]).status());
     match status {
         Ok(status) if !status.success() => {}
         Ok(_) => println!("seed {seed} failed, but not when it was replayed: something is not from the seed"),
@@ -92,12 +108,12 @@ fn replay(seed: u64) -> ExitCode {
 }
 
 /// A core that breaks an invariant panics, which is a failure like any other.
-fn report_panic(seed: u64, is_traced: bool, panic: &str) {
-    if is_traced {
+fn report_panic(seed: u64, options: &Options, panic: &str) {
+    if options.is_traced {
         print_trace(&sim::trace::take());
         println!("seed {seed} failed: {panic}");
     } else {
-        replay(seed);
+        replay(seed, options.is_cluster);
     }
     process::exit(1);
 }
@@ -119,6 +135,8 @@ mod tests {
         assert_eq!((many.first, many.count, many.is_traced), (3, 7, false));
         let one = parse("--seed 5 --verbose").unwrap();
         assert_eq!((one.first, one.count, one.is_traced, one.is_verbose), (5, 1, true, true));
+        let clusters = parse("--cluster --seeds 2").unwrap();
+        assert_eq!((clusters.count, clusters.is_cluster, many.is_cluster), (2, true, false));
         assert!(parse("--seed").is_err() && parse("--seed x").is_err() && parse("--other").is_err());
     }
 }

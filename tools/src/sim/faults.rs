@@ -103,6 +103,14 @@ impl DiskPace {
         }
     }
 
+    /// How fast the disk of a seed's node of a cluster is: a vote must be durable before others give up waiting for it.
+    pub(crate) fn choose_quick(random: &mut Random) -> Self {
+        Self {
+            sync_ns: random.pick(&[100_000, 1_000_000, 15_000_000]),
+            task_ns: random.pick(&[50_000, 2_000_000]),
+        }
+    }
+
     /// How long the next sync takes.
     pub(crate) fn sync_ns(&self, random: &mut Random, faults: &Faults) -> u64 {
         if random.one_in(faults.stuck_sync) {

@@ -8,11 +8,14 @@
 //!                                                                                        \-> check (what is right)
 //! ```
 //!
+//! Whole clusters are simulated by [`cluster`].
+//!
 //! The checkers in [`check`] judge histories only: see there. What a run ends with is checked too: no connection, lock,
 //! request, gather, buffer or socket is left.
 
 mod check;
 mod client;
+pub(crate) mod cluster;
 mod disk;
 mod driver;
 mod faults;

@@ -29,7 +29,7 @@ use duva_server::{
     storage::Store,
 };
 
-use super::{io::SimIo, random::Random, world::World};
+use super::{disk::Disk, io::SimIo, random::Random, world::World};
 
 /// When files that a start finds were modified last: so those are told that it writes to.
 const UNTOUCHED: SystemTime = SystemTime::UNIX_EPOCH;
@@ -71,10 +71,10 @@ impl Place {
     }
 
     /// Makes it hold these files, in the folder of journals and beside it.
-    fn lay_out(&self, world: &World, folder: &Path) -> std::io::Result<()> {
+    pub(crate) fn lay_out(&self, disk: &Disk, folder: &Path) -> std::io::Result<()> {
         fs::remove_dir_all(&self.0)?;
         fs::create_dir_all(folder)?;
-        world.disk.files().try_for_each(|(path, bytes)| {
+        disk.files().try_for_each(|(path, bytes)| {
             let mut file = fs::File::create(path)?;
             file.write_all(&bytes)?;
             file.set_modified(UNTOUCHED)
@@ -82,7 +82,7 @@ impl Place {
     }
 
     /// Makes the simulated disk hold what is here. What the start has written is durable; the rest as much as it was.
-    fn take_up(&self, world: &mut World, folder: &Path) -> std::io::Result<()> {
+    pub(crate) fn take_up(&self, disk: &mut Disk, folder: &Path) -> std::io::Result<()> {
         let mut files = Vec::new();
         for directory in [&*self.0, folder] {
             for entry in fs::read_dir(directory)? {
@@ -94,7 +94,7 @@ impl Place {
                 }
             }
         }
-        world.disk.replace_all(files);
+        disk.replace_all(files);
         Ok(())
     }
 }
@@ -128,7 +128,8 @@ pub(crate) fn first_files(random: &mut Random, config: &Config) -> Vec<(PathBuf,
     vec![(folder(config).join(names::MANIFEST), Some(manifest.encode()))]
 }
 
-fn folder(config: &Config) -> PathBuf {
+/// The folder of the journals.
+pub(crate) fn folder(config: &Config) -> PathBuf {
     config.directory.join(&config.append_directory_name)
 }
 
@@ -153,7 +154,7 @@ pub(crate) fn start(world: &Rc<RefCell<World>>, config: &Config, place: &Place) 
         let store;
         (store, nodes) = start.load(&world.borrow(), config, place)?;
         store.commit()?;
-        place.take_up(&mut world.borrow_mut(), &folder(config)).map_err(|error| error.to_string())?;
+        place.take_up(&mut world.borrow_mut().disk, &folder(config)).map_err(|error| error.to_string())?;
     } else {
         let (each, hash_seed) = (Arc::new(config.clone()), start.seeds[0]);
         for (core, endpoint) in mesh(start.seeds.len(), start.mesh_capacity).into_iter().enumerate() {
@@ -187,7 +188,7 @@ impl Start {
 
     /// Lets the real start load what is on the disk.
     fn load(self, world: &World, config: &Config, place: &Place) -> Result<(Store, Vec<Node>), String> {
-        place.lay_out(world, &folder(config)).map_err(|error| error.to_string())?;
+        place.lay_out(&world.disk, &folder(config)).map_err(|error| error.to_string())?;
         let store = Store::open(config, None)?;
         self.shared.set_earlier_segments(Arc::clone(store.earlier().expect("there is a journal")));
         let each = Arc::new(config.clone());

@@ -163,7 +163,7 @@ pub(crate) struct Kernel {
 
 /// A leased receive buffer.
 #[derive(Debug)]
-pub(crate) struct Leased(Vec<u8>);
+pub(crate) struct Leased(pub(crate) Vec<u8>);
 
 impl std::ops::Deref for Leased {
     type Target = [u8];
@@ -727,7 +727,8 @@ fn finish_receive(kernel: &mut Kernel, receive: Receive, end: ReceiveEnd) {
     });
 }
 
-fn describe(event: &Event<Leased>) -> String {
+/// A completion, for the trace.
+pub(crate) fn describe(event: &Event<Leased>) -> String {
     match event {
         Event::Accepted { result, armed, .. } => format!("accepted {result:?}, armed: {armed}"),
         Event::Connected { ticket, result } => format!("connected {ticket:#x}: {result:?}"),

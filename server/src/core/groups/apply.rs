@@ -43,7 +43,7 @@ impl Node {
         let mut applied = None;
         while let Some(entry) = group.committed.pop_front() {
             // What may be served as of the entry before sees nothing of this one.
-            self.serve_reads(group, entry.index - 1);
+            self.serve_reads(groups, group, entry.index - 1);
             let must_wait =
                 group.reads.front().is_some_and(|read| read.context.is_some() && entry.index > read.limit);
             if must_wait || group.applied_bytes >= APPLIED_BYTES_A_TURN {
@@ -65,7 +65,7 @@ impl Node {
                 log.note_applied(group.shard, index);
             }
         }
-        self.serve_reads(group, group.raft.applied_index());
+        self.serve_reads(groups, group, group.raft.applied_index());
         self.serve_near_reads(groups, group);
     }
 
@@ -192,12 +192,17 @@ impl Node {
     }
 
     /// Serves the reads whose index is applied, now that what is applied goes up to `applied`.
-    fn serve_reads(&mut self, group: &mut Group, applied: u64) {
+    fn serve_reads(&mut self, groups: &mut Groups, group: &mut Group, applied: u64) {
         while let Some(first) = group.reads.front()
             && first.context.is_none()
             && first.index <= applied
             && let Some(mut read) = group.reads.pop_front()
         {
+            if read.limit_term.is_some() && group.raft.term_at(read.limit) != read.limit_term {
+                // Another leader's entries took the place of its connection's, which are proposed anew: it goes behind them.
+                self.ask_elsewhere(groups, group.shard, read);
+                continue;
+            }
             self.executor.read_ms = self.read_time_ms(group.shard);
             self.observed =
                 read.request.mode.reading.is_tracked().then(|| near::at(group.shard, &group.raft, applied));

@@ -162,6 +162,9 @@ struct WaitingRead {
     index: u64,
     /// The last entry when it came: nothing behind that is applied before it is known where the read may be served.
     limit: u64,
+    /// The term of that entry, if its connection wrote before: once another entry is in its place, what was written may come
+    /// later.
+    limit_term: Option<u64>,
     asked: Asked,
     request: Box<OwnedRequest>,
 }

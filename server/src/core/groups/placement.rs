@@ -162,7 +162,7 @@ impl Node {
         let Some(view) = self.cluster_view.clone() else { return };
         self.found_replicas(groups, &view.state);
         self.leave_groups(groups, &view.state);
-        let (now_ns, must_not_lead) = (groups.now_ns, self.must_not_lead());
+        let (now_ns, is_lost, must_not_lead) = (groups.now_ns, self.is_journal_lost(), self.must_not_lead());
         let mut statuses = Vec::new();
         for (shard, replicas) in view.state.placement.iter().enumerate() {
             let (leader, term) = (groups.routes[shard].leader, groups.routes[shard].term);
@@ -171,7 +171,7 @@ impl Node {
             {
                 if knows_all(&view.state, group.raft.membership()) {
                     let is_leaving = |node| leave::is_leaving(&groups.leavers, node, shard as u16, now_ns);
-                    compare(group, replicas, (now_ns, must_not_lead), |node| {
+                    compare(group, replicas, (now_ns, is_lost, must_not_lead), |node| {
                         self.peers.is_up(node) && !is_leaving(node)
                     });
                 }
@@ -229,11 +229,11 @@ fn knows_all(state: &MetaState, membership: &Membership) -> bool {
 fn compare(
     group: &mut Group,
     wanted: &[ReplicaId],
-    (now_ns, must_not_lead): (u64, bool),
+    (now_ns, is_lost, must_not_lead): (u64, bool, bool),
     is_up: impl Fn(u32) -> bool,
 ) {
-    if must_not_lead {
-        // What it proposes it cannot keep itself, or stamps with a wrong time: others change the group.
+    if is_lost {
+        // What it proposes it cannot keep itself: others change the group.
         return hand_over(group, wanted, (now_ns, must_not_lead), is_up);
     }
     let raft = &mut group.raft;

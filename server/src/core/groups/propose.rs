@@ -198,7 +198,9 @@ impl Node {
             return Course::Execute;
         }
         let request = Box::new(request.to_owned());
-        group.reads.push_back(WaitingRead { context, index, limit: group.raft.last_index(), asked, request });
+        let limit = group.raft.last_index();
+        let limit_term = if asked.is_ordered { group.raft.term_at(limit) } else { None };
+        group.reads.push_back(WaitingRead { context, index, limit, limit_term, asked, request });
         groups.mark_dirty(shard);
         Course::Waiting
     }

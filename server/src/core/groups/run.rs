@@ -45,15 +45,17 @@ impl Groups {
         }
     }
 
-    /// Lets the replicas' timers run that are due; where none must lead those of leaders alone.
-    fn tick(&mut self, must_not_lead: bool) {
+    /// Lets the replicas' timers run that are due; where none must lead those of leaders alone. With a journal, a group whose only
+    /// voter is here is led all the same: nobody else can.
+    fn tick(&mut self, must_not_lead: bool, is_lost: bool) {
         if self.deadline_ns > self.now_ns {
             return;
         }
         let mut next_ns = u64::MAX;
         for place in 0..self.by_shard.len() {
             let Some(group) = &self.by_shard[place] else { continue };
-            if must_not_lead && group.raft.role() != Role::Leader {
+            let is_needed = !is_lost && group.raft.membership().is_sole_voter(group.raft.id());
+            if must_not_lead && group.raft.role() != Role::Leader && !is_needed {
                 continue;
             }
             if self.deadline_of(&group.raft) <= self.now_ns {
@@ -238,7 +240,7 @@ impl Node {
     pub(in crate::core) fn run_groups(&mut self, io: &mut impl Io) {
         let Some(mut groups) = self.groups.take() else { return };
         self.tell_of_disk(&mut groups);
-        groups.tick(self.must_not_lead());
+        groups.tick(self.must_not_lead(), self.is_journal_lost());
         self.compare_groups(&mut groups);
         self.run_returning(&mut groups, io);
         groups.has_backlog = false;

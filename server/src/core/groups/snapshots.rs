@@ -137,6 +137,11 @@ impl Node {
     ) {
         let SnapshotWrite { meta, offset, bytes, is_last } = piece;
         let (index, term) = (meta.index, meta.term);
+        if group.raft.keeps_log(index, term) {
+            // Its leader does not know how far this replica has come, and would send it again and again.
+            group.raft.snapshot_needless(index, term);
+            return;
+        }
         if offset == 0 && !self.begin_incoming(groups, group, &meta, io) {
             return group.raft.snapshot_failed(index, term);
         }
@@ -296,6 +301,7 @@ impl Node {
             let (index, term) = (incoming.meta.index, incoming.meta.term);
             if group.raft.keeps_log(index, term) {
                 // It has come this far by itself: nothing is to be replaced.
+                group.raft.snapshot_needless(index, term);
                 return self.give_incoming_up(group, io);
             }
             incoming.is_recorded = true;

@@ -1,0 +1,198 @@
+//! What must be true after the last fault, and the judgement of all that clients were answered.
+
+use std::collections::BTreeMap;
+
+use duva_engine::{Cursor, Value};
+use duva_tools::linearizability;
+
+use super::{boot::SHARDS, client::Client, run::Run};
+
+/// How long after the last fault every shard may be without a leader that all nodes know, in nanoseconds: links that died in
+/// silence are given up after five seconds, and dialled again within another.
+const LEADERLESS_NS_MAX: u64 = 12_000_000_000;
+
+/// How long clients may take to be told what they still wait for, and to read everything, in nanoseconds.
+const ANSWERS_NS_MAX: u64 = 60_000_000_000;
+
+/// How long replicas may take to hold the same, in nanoseconds.
+const CATCH_UP_NS_MAX: u64 = 30_000_000_000;
+
+/// Entries that are visited at a time.
+const SCAN_MAX: usize = 1 << 20;
+
+/// What a replica holds: of each key the value and the deadline, and the records of ONCE.
+#[derive(PartialEq, Eq)]
+struct Content {
+    keys: BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>,
+    once: Vec<u8>,
+}
+
+impl Run {
+    /// Nothing goes wrong any more: every shard gets a leader, every client its replies, every replica what it lacks.
+    pub(super) fn settle(&mut self) -> Result<(), String> {
+        self.calm()?;
+        self.until(LEADERLESS_NS_MAX, "every shard has a leader that all nodes know", |run| run.is_led())
+            .map_err(|error| format!("{error}\n{}", self.replicas()))?;
+        self.until(ANSWERS_NS_MAX, "every client is answered", |run| run.are_clients_done())
+            .map_err(|error| format!("{error}\n{}", self.replicas()))?;
+        let now_ns = self.now_ns();
+        let first = self.clients.len();
+        {
+            let random = &mut self.world.borrow_mut().random;
+            let readers =
+                (0..self.nodes.len()).map(|node| Client::reader(first + node, node, random, now_ns));
+            self.clients.extend(readers);
+        }
+        self.until(ANSWERS_NS_MAX, "every key is read at every node", |run| run.are_clients_done())?;
+        self.until(CATCH_UP_NS_MAX, "all replicas have applied the same", |run| run.is_level())
+            .map_err(|error| format!("{error}\n{}", self.replicas()))?;
+        self.compare()
+    }
+
+    /// One order must explain everything that was answered.
+    pub(super) fn judge(&mut self) -> Result<(), String> {
+        for node in 0..self.nodes.len() {
+            self.count(node);
+        }
+        let mut history = Vec::new();
+        for client in &mut self.clients {
+            history.append(&mut client.history);
+            let counts = client.counts;
+            self.summary.requests += counts.requests;
+            self.summary.replies += counts.replies;
+            self.summary.refused += counts.refused;
+            self.summary.uncertain += counts.uncertain;
+            self.summary.lost += counts.lost;
+            self.summary.retried += counts.retried;
+        }
+        match linearizability::check(&history) {
+            Ok(()) => Ok(()),
+            Err(violation) if violation.is_undecided => {
+                self.summary.undecided += 1;
+                Ok(())
+            }
+            Err(violation) => Err(violation.to_string()),
+        }
+    }
+
+    fn are_clients_done(&self) -> bool {
+        let now_ns = self.now_ns();
+        self.clients.iter().all(|client| client.is_done(now_ns))
+    }
+
+    /// Whether every node knows the same leader of each shard, and that one knows it, too.
+    fn is_led(&self) -> bool {
+        let leaders = self.leaders();
+        (0..SHARDS).all(|shard| {
+            let known = leaders.get(&shard);
+            known.is_some_and(|known| {
+                known.len() == self.nodes.len()
+                    && known[0].0.is_some()
+                    && known.iter().all(|it| *it == known[0])
+            })
+        })
+    }
+
+    /// By shard, whom each node's replica follows, and in which term.
+    fn leaders(&self) -> BTreeMap<u16, Vec<(Option<u64>, u64)>> {
+        let mut leaders: BTreeMap<u16, Vec<(Option<u64>, u64)>> = BTreeMap::new();
+        for core in self.nodes.iter().flat_map(|node| &node.cores) {
+            for (shard, raft) in core.core.node().groups.iter().flat_map(|groups| groups.replicas()) {
+                leaders.entry(shard).or_default().push((raft.leader().map(|leader| leader.0), raft.term()));
+            }
+        }
+        leaders
+    }
+
+    /// Whether all replicas of each shard have applied the same entries, which are all that there are.
+    fn is_level(&self) -> bool {
+        let mut applied: BTreeMap<u16, Vec<[u64; 3]>> = BTreeMap::new();
+        for core in self.nodes.iter().flat_map(|node| &node.cores) {
+            for (shard, raft) in core.core.node().groups.iter().flat_map(|groups| groups.replicas()) {
+                let indexes = [raft.applied_index(), raft.commit_index(), raft.last_index()];
+                applied.entry(shard).or_default().push(indexes);
+            }
+        }
+        let is_level = |indexes: &Vec<[u64; 3]>| {
+            let first = indexes[0][0];
+            indexes.len() == self.nodes.len() && indexes.iter().flatten().all(|&index| index == first)
+        };
+        applied.len() == usize::from(SHARDS) && applied.values().all(is_level)
+    }
+
+    /// How all replicas are, for people.
+    fn replicas(&self) -> String {
+        let mut lines = Vec::new();
+        for (number, node) in self.nodes.iter().enumerate() {
+            for core in &node.cores {
+                for (shard, raft) in core.core.node().groups.iter().flat_map(|groups| groups.replicas()) {
+                    lines.push(format!(
+                        "shard {shard} at node {}: {:?} in term {}, leader {:?}, applied {}, committed {}, first {}, last {}, {:?}",
+                        number + 1,
+                        raft.role(),
+                        raft.term(),
+                        raft.leader(),
+                        raft.applied_index(),
+                        raft.commit_index(),
+                        raft.first_index(),
+                        raft.last_index(),
+                        raft.peers().collect::<Vec<_>>()
+                    ));
+                }
+            }
+        }
+        lines.sort();
+        lines.join("\n")
+    }
+
+    /// All replicas of a shard must hold the same.
+    fn compare(&mut self) -> Result<(), String> {
+        let mut seen: BTreeMap<u16, Content> = BTreeMap::new();
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            for core in &mut node.cores {
+                for shard in core.core.node_mut().executor.shards.iter_mut() {
+                    let name = shard.slots().start;
+                    let content = content_of(shard);
+                    match seen.get(&name) {
+                        None => drop(seen.insert(name, content)),
+                        Some(first) if *first == content => {}
+                        Some(first) => return Err(difference(first, &content, number + 1)),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn content_of(shard: &mut duva_engine::Shard) -> Content {
+    let mut content = Content { keys: BTreeMap::new(), once: Vec::new() };
+    let from = Cursor::of_slot(shard.slots().start);
+    let now_ms = shard.time_ms();
+    let rest = shard.scan(0, from, SCAN_MAX, SCAN_MAX, now_ms, |entry| {
+        let Value::String(value) = entry.value();
+        content.keys.insert(entry.key().to_vec(), (value.to_vec(), entry.deadline_ms()));
+    });
+    assert!(rest.is_none(), "a shard has more keys than clients use");
+    let mut records = shard.once_snapshot();
+    while records.next(|bytes| content.once.extend_from_slice(bytes)).is_some() {}
+    content
+}
+
+fn difference(first: &Content, other: &Content, node: usize) -> String {
+    let names = first.keys.keys().chain(other.keys.keys());
+    let differs = names.into_iter().find(|name| first.keys.get(*name) != other.keys.get(*name));
+    match differs {
+        Some(name) => format!(
+            "node 1 and node {node} hold other values of {}: {:?} and {:?}",
+            name.escape_ascii(),
+            first.keys.get(name),
+            other.keys.get(name)
+        ),
+        None => format!(
+            "node 1 and node {node} hold other records of ONCE: {} and {} bytes",
+            first.once.len(),
+            other.once.len()
+        ),
+    }
+}

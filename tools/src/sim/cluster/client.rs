@@ -1,0 +1,412 @@
+//! Clients of the cluster: each uses one node at a time, and records what it was answered.
+//!
+//! Invariants:
+//!
+//! - What was sent and not answered is of unknown fate, and so is what was answered with UNCERTAIN. What was refused, or never
+//!   left because nobody listened, was not executed, and is no operation.
+//! - Only requests of ONCE are sent again, under the same name, until they are answered: one operation, from the first time that
+//!   it was sent.
+//! - Every value of SET is another one, and so is every token of APPEND.
+//! - Along a connection writes, and reads behind them, see a counter grow. Reads are not compared with one another, nor writes with
+//!   reads in front of them: a read whose leader, or whose reply, was lost is made again, and what came behind it may be answered
+//!   already.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use duva_tools::linearizability::{Action, Answer, Operation};
+
+use super::{
+    network::{End, News},
+    world::World,
+};
+use crate::sim::{
+    random::Random,
+    resp::{self, Reply},
+    trace,
+};
+
+/// How long a client waits for replies before it goes to another node, in nanoseconds.
+const PATIENCE_NS: u64 = 8_000_000_000;
+
+/// How long it waits after it found nobody listening, at most, in nanoseconds.
+const REDIAL_NS: u64 = 200_000_000;
+
+/// Keys of all clients: registers, counters, and lists of tokens by turns.
+const KEYS: usize = 9;
+
+/// What a client asks for.
+#[derive(Clone)]
+struct Request {
+    /// None: that the journals be rewritten.
+    action: Option<Action>,
+    key: Vec<u8>,
+    /// Its name, if it takes effect once.
+    once: Option<u64>,
+    invoked_ns: u64,
+}
+
+/// A client's connection.
+struct Open {
+    end: End,
+    node: usize,
+    /// What was asked and not answered, in order.
+    pending: VecDeque<Request>,
+    unsent: Vec<u8>,
+    partial: Vec<u8>,
+    deadline_ns: u64,
+    /// What the last write of each counter has made of it.
+    counters: BTreeMap<Vec<u8>, i64>,
+}
+
+/// What clients were answered, in numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) requests: u64,
+    pub(super) replies: u64,
+    pub(super) refused: u64,
+    pub(super) uncertain: u64,
+    pub(super) lost: u64,
+    pub(super) retried: u64,
+}
+
+/// A client.
+pub(super) struct Client {
+    number: usize,
+    /// The longest pause between two bursts, in nanoseconds; requests of a burst, at most; bytes of some values.
+    pause_ns: u64,
+    burst_max: u64,
+    value_bytes: usize,
+    /// The node that it stays with, if it does.
+    home: Option<usize>,
+    /// What it has left to read, if it does nothing else.
+    script: Option<VecDeque<Request>>,
+    /// When it asks for nothing new any more.
+    until_ns: u64,
+    /// When it does something next, if it waits for nothing.
+    at_ns: u64,
+    open: Option<Open>,
+    /// Requests of ONCE whose fate is unknown.
+    retries: VecDeque<Request>,
+    /// Whether it sends all writes again, which it must not.
+    repeats_writes: bool,
+    named: u64,
+    pub(super) history: Vec<Operation>,
+    pub(super) counts: Counts,
+}
+
+fn key_name(key: usize) -> Vec<u8> {
+    format!("{}:{key}", ["register", "counter", "list"][key % 3]).into_bytes()
+}
+
+impl Client {
+    /// One that does as it likes until a moment.
+    pub(super) fn new(number: usize, random: &mut Random, now_ns: u64, until_ns: u64) -> Self {
+        Self {
+            number,
+            pause_ns: random.pick(&[3_000_000, 30_000_000, 100_000_000]),
+            burst_max: random.pick(&[1, 1, 3, 12]),
+            value_bytes: random.pick(&[0, 0, 1_000, 12_000]),
+            home: None,
+            script: None,
+            until_ns,
+            at_ns: now_ns + random.below(50_000_000),
+            open: None,
+            retries: VecDeque::new(),
+            repeats_writes: false,
+            named: 0,
+            history: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// One that reads every key at one node, and nothing else.
+    pub(super) fn reader(number: usize, node: usize, random: &mut Random, now_ns: u64) -> Self {
+        let read = |key| Request { action: Some(Action::Get), key: key_name(key), once: None, invoked_ns: 0 };
+        Self {
+            home: Some(node),
+            burst_max: 1,
+            script: Some((0..KEYS).map(read).collect()),
+            ..Self::new(number, random, now_ns, u64::MAX)
+        }
+    }
+
+    /// From now on it sends all writes of unknown fate again, as if they took effect once.
+    pub(super) fn repeat_writes(&mut self) {
+        self.repeats_writes = true;
+    }
+
+    /// Whether it has nothing more to ask, and knows all that it will.
+    pub(super) fn is_done(&self, now_ns: u64) -> bool {
+        self.wants_nothing(now_ns) && self.open.is_none()
+    }
+
+    fn wants_nothing(&self, now_ns: u64) -> bool {
+        let has_ended = self.script.as_ref().map_or(now_ns >= self.until_ns, VecDeque::is_empty);
+        has_ended && self.retries.is_empty()
+    }
+
+    /// When it does something next; it may be in the past.
+    pub(super) fn next_ns(&self, world: &World) -> Option<u64> {
+        let Some(open) = &self.open else {
+            return (!self.wants_nothing(world.now_ns)).then_some(self.at_ns);
+        };
+        let news_ns = world.network.next_ns(open.end);
+        let room_ns = if open.unsent.is_empty() { None } else { world.network.room_ns(open.end) };
+        let own_ns = if open.pending.is_empty() { self.at_ns } else { open.deadline_ns };
+        news_ns.into_iter().chain(room_ns).chain([own_ns]).min()
+    }
+
+    /// Does what it can do now.
+    ///
+    /// # Errors
+    /// What is wrong with what it was answered.
+    pub(super) fn step(&mut self, world: &mut World) -> Result<(), String> {
+        let now_ns = world.now_ns;
+        let Some(mut open) = self.open.take() else {
+            let node = self.home.unwrap_or_else(|| world.random.index(world.machines.len()));
+            match world.connect(node) {
+                Some(end) => {
+                    self.open = Some(Open {
+                        end,
+                        node,
+                        pending: VecDeque::new(),
+                        unsent: Vec::new(),
+                        partial: Vec::new(),
+                        deadline_ns: 0,
+                        counters: BTreeMap::new(),
+                    });
+                }
+                None => self.at_ns = now_ns + world.random.between(REDIAL_NS / 10, REDIAL_NS),
+            }
+            return Ok(());
+        };
+        if !open.unsent.is_empty() {
+            let room = world.network.room(open.end, now_ns).unwrap_or(0).min(open.unsent.len());
+            if room > 0 {
+                world.network.send(open.end, &open.unsent[..room], now_ns);
+                open.unsent.drain(..room);
+            }
+        }
+        match world.network.news(open.end, now_ns) {
+            Some(News::Bytes(count)) => {
+                open.partial.extend(world.network.receive(open.end, count));
+                self.take_replies(&mut open, now_ns)?;
+                if open.pending.is_empty() {
+                    self.at_ns = now_ns + world.random.below(self.pause_ns);
+                }
+            }
+            Some(News::Ended(_) | News::Broken(_)) => {
+                self.leave(open, world);
+                return Ok(());
+            }
+            None => {}
+        }
+        if open.pending.is_empty() {
+            let is_bored = self.home.is_none() && world.random.one_in(40);
+            if self.wants_nothing(now_ns) || (self.at_ns <= now_ns && is_bored) {
+                self.leave(open, world);
+                return Ok(());
+            }
+            if self.at_ns <= now_ns {
+                self.ask(&mut open, world);
+            }
+        } else if open.deadline_ns <= now_ns {
+            self.leave(open, world);
+            return Ok(());
+        }
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// Gives a connection up, with what was not answered on it.
+    fn leave(&mut self, open: Open, world: &mut World) {
+        world.network.close(open.end, true, world.now_ns);
+        self.at_ns = world.now_ns + world.random.below(REDIAL_NS);
+        if !open.pending.is_empty() {
+            trace::note(|| {
+                format!(
+                    "{} client {} loses {} requests at node {}",
+                    world.now_ns,
+                    self.number,
+                    open.pending.len(),
+                    open.node + 1
+                )
+            });
+        }
+        for request in open.pending {
+            self.counts.lost += 1;
+            self.forget(request);
+        }
+    }
+
+    /// A request's fate is unknown.
+    fn forget(&mut self, request: Request) {
+        let is_write = request.action.as_ref().is_some_and(|action| *action != Action::Get);
+        if self.script.is_some() || request.once.is_some() || (self.repeats_writes && is_write) {
+            match &mut self.script {
+                Some(script) => script.push_back(request),
+                None => self.retries.push_back(request),
+            }
+        } else {
+            self.record(request, None);
+        }
+    }
+
+    fn record(&mut self, request: Request, returned: Option<(u64, Answer)>) {
+        let Request { action: Some(action), key, invoked_ns, .. } = request else { return };
+        self.history.push(Operation { client: self.number, key, invoked_ns, action, returned });
+    }
+
+    /// Sends a burst of requests.
+    fn ask(&mut self, open: &mut Open, world: &mut World) {
+        let now_ns = world.now_ns;
+        open.deadline_ns = now_ns + PATIENCE_NS;
+        let count = 1 + world.random.below(self.burst_max);
+        for _ in 0..count {
+            let next = self.retries.pop_front().or_else(|| self.script.as_mut()?.pop_front());
+            let mut request = match next {
+                Some(request) => request,
+                None if self.script.is_some() || now_ns >= self.until_ns => break,
+                None => self.invent(&mut world.random),
+            };
+            if request.invoked_ns == 0 || self.script.is_some() {
+                request.invoked_ns = now_ns;
+            } else {
+                self.counts.retried += 1;
+            }
+            let arguments = self.arguments(&request);
+            trace::note(|| {
+                let shown: Vec<String> = arguments.iter().map(|argument| trace::shown(argument)).collect();
+                format!("{now_ns} client {} asks node {}: {}", self.number, open.node + 1, shown.join(" "))
+            });
+            resp::write_request(&arguments, &mut open.unsent);
+            open.pending.push_back(request);
+            self.counts.requests += 1;
+        }
+    }
+
+    fn invent(&mut self, random: &mut Random) -> Request {
+        let key = random.index(KEYS);
+        self.named += 1;
+        let (client, named) = (self.number, self.named);
+        let action = match (random.below(30), key % 3) {
+            (0..=9, _) => Some(Action::Get),
+            (10, 0 | 2) => Some(Action::Delete),
+            (11, _) if random.one_in(4) => None,
+            (_, 0) => {
+                let mut value = format!("{client}-{named}").into_bytes();
+                let length = random.below(self.value_bytes as u64 + 1) as usize;
+                value.resize(value.len().max(length), b'.');
+                Some(Action::Set(value))
+            }
+            (_, 1) => Some(Action::Increment),
+            _ => Some(Action::Append(format!("<{client}-{named}>").into_bytes())),
+        };
+        let is_write = action.as_ref().is_some_and(|action| *action != Action::Get);
+        let once = (is_write && random.one_in(4)).then_some(named);
+        Request { action, key: key_name(key), once, invoked_ns: 0 }
+    }
+
+    fn arguments(&self, request: &Request) -> Vec<Vec<u8>> {
+        let mut arguments = Vec::new();
+        if let Some(name) = request.once {
+            arguments.extend([b"ONCE".to_vec(), format!("client{}", self.number).into_bytes()]);
+            arguments.push(name.to_string().into_bytes());
+        }
+        let Some(action) = &request.action else { return vec![b"BGREWRITEAOF".to_vec()] };
+        let (name, argument): (&[u8], Option<&Vec<u8>>) = match action {
+            Action::Get => (b"GET", None),
+            Action::Set(value) => (b"SET", Some(value)),
+            Action::Delete => (b"DEL", None),
+            Action::Increment => (b"INCR", None),
+            Action::Append(token) => (b"APPEND", Some(token)),
+        };
+        arguments.extend([name.to_vec(), request.key.clone()]);
+        arguments.extend(argument.cloned());
+        arguments
+    }
+
+    fn take_replies(&mut self, open: &mut Open, now_ns: u64) -> Result<(), String> {
+        while let Some((reply, length)) = resp::read_reply(&open.partial)? {
+            open.partial.drain(..length);
+            let number = self.number;
+            let request = open.pending.pop_front().ok_or_else(|| {
+                format!("client {number} is answered what it never asked: {}", reply.shown())
+            })?;
+            trace::note(|| format!("{now_ns} client {number} gets {}", reply.shown()));
+            self.counts.replies += 1;
+            let Some(action) = &request.action else { continue };
+            match hear(action, &reply)? {
+                Heard::Answer(answer) => {
+                    if request.once.is_none() {
+                        check_order(open, &request.key, action, &answer)?;
+                    }
+                    self.record(request, Some((now_ns, answer)));
+                }
+                Heard::Refused => {
+                    self.counts.refused += 1;
+                    // An earlier attempt may have been executed.
+                    if self.script.is_some() || request.once.is_some() {
+                        self.forget(request);
+                    }
+                }
+                Heard::Uncertain => {
+                    self.counts.uncertain += 1;
+                    self.forget(request);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A counter only grows, and a connection's requests for it are executed in order.
+fn check_order(open: &mut Open, key: &[u8], action: &Action, answer: &Answer) -> Result<(), String> {
+    let (seen, is_new) = match (action, answer) {
+        (Action::Increment, Answer::Integer(seen)) => (*seen, true),
+        (Action::Get, Answer::Value(value)) if key.starts_with(b"counter") => {
+            let text = value.as_deref().map_or("0", |bytes| std::str::from_utf8(bytes).unwrap_or("?"));
+            (text.parse().map_err(|_| format!("a counter holds {text}"))?, false)
+        }
+        _ => return Ok(()),
+    };
+    let known = open.counters.get(key).copied().unwrap_or(0);
+    if is_new {
+        open.counters.insert(key.to_vec(), seen);
+    }
+    if seen < known + i64::from(is_new) {
+        let name = key.escape_ascii();
+        return Err(format!("a connection sees {name} at {seen} after it was at {known}: out of order"));
+    }
+    Ok(())
+}
+
+/// What a reply says about what was asked.
+enum Heard {
+    Answer(Answer),
+    /// It was not executed.
+    Refused,
+    /// It was executed or not, now or later.
+    Uncertain,
+}
+
+fn hear(action: &Action, reply: &Reply) -> Result<Heard, String> {
+    let answer = match (action, reply) {
+        (_, Reply::Error(text)) => {
+            let code = text.split(|&byte| byte == b' ').next().unwrap_or_default();
+            return match code {
+                b"UNCERTAIN" => Ok(Heard::Uncertain),
+                b"CLUSTERDOWN" | b"LOADING" | b"MISCONF" => Ok(Heard::Refused),
+                _ => Err(format!("{action} is answered with {}", reply.shown())),
+            };
+        }
+        (Action::Get, Reply::Nil) => Answer::Value(None),
+        (Action::Get, Reply::Bulk(value)) => Answer::Value(Some(value.clone())),
+        (Action::Set(_), Reply::Simple(text)) if text == b"OK" => Answer::Done,
+        (Action::Delete | Action::Increment | Action::Append(_), Reply::Integer(number)) => {
+            Answer::Integer(*number)
+        }
+        _ => return Err(format!("{action} is answered with {}", reply.shown())),
+    };
+    Ok(Heard::Answer(answer))
+}

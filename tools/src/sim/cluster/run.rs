@@ -1,0 +1,474 @@
+//! One run: a seed's nodes, clients and faults, one step at a time.
+//!
+//! A core's turn has two halves, as in the run of a single server: in the first it submits and falls asleep, and what it waits
+//! for ends its sleep. Whoever has something to do may be next; when nobody has, time goes on to the next thing that happens.
+
+use std::{cell::RefCell, rc::Rc};
+
+use duva_net::io::Wait;
+use duva_server::{
+    cluster::join::JoinAnswer,
+    config::{Consistency, RaftDurability},
+};
+
+use super::{
+    Sabotage, Summary,
+    boot::{self, SHARDS, SimNode},
+    client::Client,
+    faults::{Fault, Happening, Weights},
+    network::{End, News},
+    world::World,
+};
+use crate::sim::{
+    Failure,
+    faults::Faults,
+    random::Random,
+    resp::{self, Reply},
+    trace,
+    world::{Crash, Dying},
+};
+
+/// Nodes of the cluster.
+const NODES: usize = 3;
+
+/// How long a completion waits for others when a core waits for several, in nanoseconds.
+const BATCH_WAIT_NS: u64 = 50_000;
+
+/// How long the cluster may take to form, in nanoseconds.
+const FORM_NS: u64 = 60_000_000_000;
+
+/// Steps of a run at most, many times what the longest takes.
+const STEPS_MAX: u64 = 20_000_000;
+
+/// How long after it was doomed a node ends at the latest that ends in the middle of a write, in nanoseconds.
+const DOOM_NS: u64 = 100_000_000;
+
+/// How many links break at once, at most.
+const BREAKS_MAX: u64 = 4;
+
+/// A run.
+pub(super) struct Run {
+    pub(super) world: Rc<RefCell<World>>,
+    pub(super) nodes: Vec<SimNode>,
+    pub(super) clients: Vec<Client>,
+    /// How doomed nodes end.
+    dooms: Vec<Option<Crash>>,
+    weights: Weights,
+    /// What is to happen, and when.
+    happenings: Vec<(u64, Happening)>,
+    runnable: Vec<Next>,
+    sabotage: Option<Sabotage>,
+    began_ns: u64,
+    pub(super) summary: Summary,
+}
+
+/// Who is next.
+#[derive(Clone, Copy)]
+enum Next {
+    Core(usize, usize),
+    Client(usize),
+}
+
+/// Runs `seed`, with something done wrong on purpose if `sabotage` says so.
+///
+/// # Errors
+/// What went wrong.
+pub(crate) fn run(seed: u64, sabotage: Option<Sabotage>) -> Result<Summary, Failure> {
+    let mut run = Run::new(seed, sabotage);
+    let played = run.form().and_then(|()| run.play()).and_then(|()| run.settle()).and_then(|()| run.judge());
+    match played {
+        Ok(()) => Ok(run.summary),
+        Err(reason) => Err(Failure { seed, reason, trace: trace::take() }),
+    }
+}
+
+impl Run {
+    fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
+        let mut random = Random::new(seed ^ 0x636C_7573_7465_7200);
+        let mut common = boot::choose_config(&mut random);
+        match sabotage {
+            Some(Sabotage::LyingDisks) => common.raft_durability = RaftDurability::Fsync,
+            Some(Sabotage::StaleReads) => common.consistency = Consistency::Sequential,
+            Some(Sabotage::RepeatedWrites) | None => {}
+        }
+        let weights = Weights::choose(&mut random, common.raft_durability == RaftDurability::Fsync);
+        let offset_ms_max = random.pick(&[0, 20, 3_000]);
+        let mut world = World::new(Random::new(random.bits()), NODES, offset_ms_max);
+        world.syncs_lie = sabotage == Some(Sabotage::LyingDisks);
+        let nodes: Vec<SimNode> =
+            (0..NODES).map(|number| SimNode::new(number, &common, &mut random)).collect();
+        trace::note(|| format!("seed {seed}: {weights:?}, {:?}", world.faults));
+        Self {
+            began_ns: world.now_ns,
+            world: Rc::new(RefCell::new(world)),
+            nodes,
+            clients: Vec::new(),
+            dooms: vec![None; NODES],
+            weights,
+            happenings: Vec::new(),
+            runnable: Vec::new(),
+            sabotage,
+            summary: Summary::default(),
+        }
+    }
+
+    /// The time.
+    pub(super) fn now_ns(&self) -> u64 {
+        self.world.borrow().now_ns
+    }
+
+    /// The first node makes the cluster, the others are let in, and all of them get their replicas.
+    fn form(&mut self) -> Result<(), String> {
+        self.nodes[0].begin(&self.world, None)?;
+        for node in 1..NODES {
+            let answer = self.ask_in(node)?;
+            self.nodes[node].begin(&self.world, Some(answer))?;
+        }
+        self.until(FORM_NS, "the cluster forms", |run| run.is_formed())
+    }
+
+    /// Asks the first node to let another one in.
+    fn ask_in(&mut self, node: usize) -> Result<JoinAnswer, String> {
+        let id = format!("{:032x}", u128::from_be_bytes(self.nodes[node].id));
+        let host = super::io::address_of(node).to_string();
+        let peer_port = super::world::PEER_PORT.to_string();
+        let words = ["CLUSTER", "JOIN", &id, &host, "7000", &peer_port];
+        let words: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+        let until_ns = self.now_ns() + FORM_NS;
+        while self.now_ns() < until_ns {
+            let end = self.world.borrow_mut().connect(0).ok_or("the first node does not listen")?;
+            match self.ask(end, &words)? {
+                Reply::Bulk(bytes) => return JoinAnswer::decode(&bytes).map_err(|error| error.to_string()),
+                other => trace::note(|| format!("node {} is answered {}", node + 1, other.shown())),
+            }
+            let again_ns = self.now_ns() + 100_000_000;
+            self.until(u64::MAX, "time goes on", |run| run.now_ns() >= again_ns)?;
+        }
+        Err(format!("node {} is not let in", node + 1))
+    }
+
+    /// Asks on a connection, which is closed then.
+    fn ask(&mut self, end: End, words: &[Vec<u8>]) -> Result<Reply, String> {
+        let mut bytes = Vec::new();
+        resp::write_request(words, &mut bytes);
+        let now_ns = self.now_ns();
+        self.world.borrow_mut().network.send(end, &bytes, now_ns);
+        let mut answer = Vec::new();
+        loop {
+            self.step()?;
+            let mut world = self.world.borrow_mut();
+            let now_ns = world.now_ns;
+            match world.network.news(end, now_ns) {
+                Some(News::Bytes(count)) => answer.extend(world.network.receive(end, count)),
+                Some(_) => return Err("a node closes a connection without an answer".to_owned()),
+                None => continue,
+            }
+            if let Some((reply, _)) = resp::read_reply(&answer)? {
+                world.network.close(end, true, now_ns);
+                return Ok(reply);
+            }
+        }
+    }
+
+    /// Whether all nodes have a replica of everything that votes, and every shard is led.
+    fn is_formed(&self) -> bool {
+        let nodes = || self.nodes.iter();
+        let metas = nodes().filter_map(|node| node.cores.first()?.core.node().meta.as_ref());
+        let is_known = metas.filter(|meta| meta.state().nodes.len() == NODES).count() == NODES;
+        let replicas =
+            nodes().flat_map(|node| &node.cores).filter_map(|core| core.core.node().groups.as_ref());
+        let voting = replicas.flat_map(|groups| groups.replicas()).filter(|(_, raft)| {
+            raft.leader().is_some()
+                && raft.membership().voters.len() == NODES
+                && !raft.membership().is_joint()
+        });
+        is_known && voting.count() == NODES * usize::from(SHARDS)
+    }
+
+    /// Clients do what they like while things go wrong.
+    fn play(&mut self) -> Result<(), String> {
+        let now_ns = self.now_ns();
+        let until_ns = {
+            let mut world = self.world.borrow_mut();
+            let until_ns = now_ns + world.random.between(3_000_000_000, 10_000_000_000);
+            let count = world.random.between(2, 6) as usize;
+            let random = &mut world.random;
+            self.clients = (0..count).map(|number| Client::new(number, random, now_ns, until_ns)).collect();
+            until_ns
+        };
+        if self.sabotage == Some(Sabotage::RepeatedWrites) {
+            self.clients.iter_mut().for_each(Client::repeat_writes);
+        }
+        trace::note(|| format!("{now_ns} faults begin"));
+        self.happenings.push((now_ns, Happening::Choose));
+        self.until(u64::MAX, "time goes on", |run| run.now_ns() >= until_ns)
+    }
+
+    /// Nothing goes wrong any more: who is down comes back.
+    pub(super) fn calm(&mut self) -> Result<(), String> {
+        self.happenings.clear();
+        for node in 0..NODES {
+            if self.dooms[node].is_some() && self.nodes[node].is_running() {
+                self.end(node);
+            }
+            self.dooms[node] = None;
+            if !self.nodes[node].is_running() {
+                self.start(node)?;
+            }
+        }
+        let mut world = self.world.borrow_mut();
+        let now_ns = world.now_ns;
+        world.network.heal(now_ns);
+        world.network.calm();
+        world.faults = Faults::none();
+        world.machines.iter_mut().for_each(|machine| machine.stopped_until_ns = 0);
+        trace::note(|| format!("{now_ns} faults are over"));
+        Ok(())
+    }
+
+    /// Steps until `is_over`, for so long at most.
+    pub(super) fn until(
+        &mut self,
+        limit_ns: u64,
+        what: &str,
+        mut is_over: impl FnMut(&mut Self) -> bool,
+    ) -> Result<(), String> {
+        let began_ns = self.now_ns();
+        while !is_over(self) {
+            if self.now_ns() - began_ns > limit_ns {
+                return Err(format!("in vain, for {} ms: {what}", limit_ns / 1_000_000));
+            }
+            // What is waited for is looked at now and then.
+            for _ in 0..16 {
+                self.step()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets somebody do something, or time go on.
+    fn step(&mut self) -> Result<(), String> {
+        self.summary.steps += 1;
+        if self.summary.steps > STEPS_MAX {
+            return Err("the run does not end".to_owned());
+        }
+        let now_ns = self.now_ns();
+        self.summary.simulated_ms = (now_ns - self.began_ns) / 1_000_000;
+        if let Some(place) = self.happenings.iter().position(|(at_ns, _)| *at_ns <= now_ns) {
+            let (_, happening) = self.happenings.swap_remove(place);
+            return self.let_happen(happening);
+        }
+        self.find_runnable();
+        if self.runnable.is_empty() {
+            self.wait_for_next();
+            return Ok(());
+        }
+        let next = self.runnable[self.world.borrow_mut().random.index(self.runnable.len())];
+        match next {
+            Next::Core(node, core) => self.step_core(node, core),
+            Next::Client(client) => {
+                let mut world = self.world.borrow_mut();
+                world.now_ns += world.random.below(1000);
+                self.clients[client].step(&mut world)
+            }
+        }
+    }
+
+    fn find_runnable(&mut self) {
+        self.runnable.clear();
+        let mut world = self.world.borrow_mut();
+        let now_ns = world.now_ns;
+        for (node, running) in self.nodes.iter().enumerate() {
+            if world.machines[node].stopped_until_ns > now_ns {
+                continue;
+            }
+            for (number, core) in running.cores.iter().enumerate() {
+                let is_due = match core.wait {
+                    None | Some((Wait::Poll, _)) => true,
+                    Some((Wait::Block { events, timeout }, since_ns)) => {
+                        if world.next_ns(node, number).is_some_and(|at_ns| at_ns <= now_ns) {
+                            world.advance(node, number);
+                        }
+                        let (ready, ready_since_ns) = world.ready(node, number);
+                        ready >= events as usize
+                            || (ready > 0 && now_ns >= ready_since_ns + BATCH_WAIT_NS)
+                            || timeout.is_some_and(|timeout| now_ns >= since_ns + timeout.as_nanos() as u64)
+                    }
+                };
+                if is_due {
+                    self.runnable.push(Next::Core(node, number));
+                }
+            }
+        }
+        for (number, client) in self.clients.iter().enumerate() {
+            if client.next_ns(&world).is_some_and(|at_ns| at_ns <= now_ns) {
+                self.runnable.push(Next::Client(number));
+            }
+        }
+    }
+
+    /// Lets time go on to the next thing that happens.
+    fn wait_for_next(&mut self) {
+        let mut world = self.world.borrow_mut();
+        let mut next_ns = u64::MAX;
+        for (node, running) in self.nodes.iter().enumerate() {
+            let stopped_until_ns = world.machines[node].stopped_until_ns;
+            if stopped_until_ns > world.now_ns {
+                next_ns = next_ns.min(stopped_until_ns);
+                continue;
+            }
+            for (number, core) in running.cores.iter().enumerate() {
+                let (ready, ready_since_ns) = world.ready(node, number);
+                if ready > 0 {
+                    next_ns = next_ns.min(ready_since_ns + BATCH_WAIT_NS);
+                }
+                if let Some((Wait::Block { timeout: Some(timeout), .. }, since_ns)) = core.wait {
+                    next_ns = next_ns.min(since_ns + timeout.as_nanos() as u64);
+                }
+                next_ns = next_ns.min(world.next_ns(node, number).unwrap_or(u64::MAX));
+            }
+        }
+        let clients = self.clients.iter().filter_map(|client| client.next_ns(&world));
+        let happenings = self.happenings.iter().map(|(at_ns, _)| *at_ns);
+        next_ns = clients.chain(happenings).fold(next_ns, u64::min);
+        assert!(next_ns < u64::MAX, "everything waits for something else");
+        world.now_ns = next_ns.max(world.now_ns + 1);
+    }
+
+    fn step_core(&mut self, node: usize, number: usize) -> Result<(), String> {
+        let core = &mut self.nodes[node].cores[number];
+        {
+            let mut world = self.world.borrow_mut();
+            world.now_ns += world.random.between(200, 8_000);
+        }
+        let Some((wait, _)) = core.wait.take() else {
+            let wait = core.core.begin_turn(1);
+            core.wait = Some((wait, self.world.borrow().now_ns));
+            return Ok(());
+        };
+        {
+            let mut world = self.world.borrow_mut();
+            world.advance(node, number);
+            let events = world.reap(node, number);
+            trace::note(|| {
+                format!("{} node {} core {number} turns with {events} completions", world.now_ns, node + 1)
+            });
+        }
+        self.summary.turns += 1;
+        core.core.end_turn(wait);
+        if self.world.borrow().machines[node].dying == Dying::Dead {
+            self.end(node);
+        }
+        Ok(())
+    }
+
+    fn let_happen(&mut self, happening: Happening) -> Result<(), String> {
+        let now_ns = self.now_ns();
+        match happening {
+            Happening::Choose => {
+                let is_whole: Vec<bool> = (0..NODES)
+                    .map(|node| self.nodes[node].is_running() && self.dooms[node].is_none())
+                    .collect();
+                let (fault, next_ns) = {
+                    let random = &mut self.world.borrow_mut().random;
+                    (self.weights.next(random, &is_whole), now_ns + self.weights.pause_ns(random))
+                };
+                self.happenings.push((next_ns, Happening::Choose));
+                if let Some(fault) = fault {
+                    trace::note(|| format!("{now_ns} {fault:?}, nodes from 0"));
+                    self.begin_fault(fault, now_ns);
+                }
+            }
+            Happening::Free(from, to) => {
+                trace::note(|| format!("{now_ns} the way from node {} to node {} is free", from + 1, to + 1));
+                self.world.borrow_mut().network.set_blocked(from, to, false, now_ns);
+            }
+            Happening::End(node) => {
+                if self.nodes[node].is_running() {
+                    self.end(node);
+                }
+            }
+            Happening::Start(node) => {
+                self.dooms[node] = None;
+                if !self.nodes[node].is_running() {
+                    self.start(node)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_fault(&mut self, fault: Fault, now_ns: u64) {
+        let mut world = self.world.borrow_mut();
+        match fault {
+            Fault::Cut(ways, lasts_ns) => {
+                self.summary.cuts += 1;
+                for (from, to) in ways {
+                    world.network.set_blocked(from, to, true, now_ns);
+                    let free = Happening::Free(from, to);
+                    self.happenings.retain(|(_, happening)| *happening != free);
+                    self.happenings.push((now_ns + lasts_ns, free));
+                }
+            }
+            Fault::Break => {
+                let links = world.network.links();
+                for _ in 0..world.random.between(1, BREAKS_MAX) {
+                    if !links.is_empty() {
+                        self.summary.breaks += 1;
+                        let link = links[world.random.index(links.len())];
+                        world.network.break_up(link, now_ns);
+                    }
+                }
+            }
+            Fault::Stop(node, lasts_ns) => {
+                self.summary.stops += 1;
+                world.machines[node].stopped_until_ns = now_ns + lasts_ns;
+            }
+            Fault::Crash(node, crash, lasts_ns) => {
+                self.dooms[node] = Some(crash);
+                let mut end_ns = now_ns;
+                if world.random.one_in(2) {
+                    // In the middle of its next write, if there is one soon.
+                    world.machines[node].dying = Dying::AtNextWrite;
+                    end_ns += DOOM_NS;
+                }
+                self.happenings.push((end_ns, Happening::End(node)));
+                self.happenings.push((end_ns + lasts_ns, Happening::Start(node)));
+            }
+            Fault::Jump(node, jump_ms) => {
+                self.summary.clock_jumps += 1;
+                world.machines[node].wall_offset_ms += jump_ms;
+            }
+        }
+    }
+
+    /// A node ends as it is doomed to.
+    fn end(&mut self, node: usize) {
+        let crash = self.dooms[node].unwrap_or(Crash::Kill);
+        trace::note(|| format!("{} node {} ends: {crash:?}", self.now_ns(), node + 1));
+        match crash {
+            Crash::Kill => self.summary.kills += 1,
+            Crash::PowerLoss => self.summary.power_losses += 1,
+        }
+        self.count(node);
+        self.nodes[node].cores.clear();
+        self.world.borrow_mut().crash(node, crash);
+    }
+
+    fn start(&mut self, node: usize) -> Result<(), String> {
+        trace::note(|| format!("{} node {} starts", self.now_ns(), node + 1));
+        self.nodes[node].start(&self.world, None).map_err(|error| format!("node {}: {error}", node + 1))
+    }
+
+    /// Adds what a node has counted.
+    pub(super) fn count(&mut self, node: usize) {
+        for core in &self.nodes[node].cores {
+            if let Some(groups) = &core.core.node().groups {
+                let counts = groups.counts();
+                self.summary.forwarded += counts.forwarded;
+                self.summary.elections += counts.elections_won;
+                self.summary.snapshots += counts.snapshots_installed;
+            }
+        }
+    }
+}
