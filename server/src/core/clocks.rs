@@ -3,9 +3,9 @@
 //! Nodes tell one another the time once a second. A clock that is set forward would let keys expire that the other nodes still
 //! have, for ever, if its node led their shard: time in a shard's log never goes back. Invariants:
 //!
-//! - The time that this node uses does not jump ahead of what a majority of the clocks it knows show, by more than
-//!   `max-clock-offset`: it goes on with the monotonic clock instead. It never goes back.
-//! - A node whose time is ahead of a majority's by more than twice that all the same, because it started so, does not lead.
+//! - The time that this node gives its shards is not ahead of what a majority of the clocks it knows show, by more than
+//!   `max-clock-offset`, whatever its own clock shows.
+//! - The node's own time does not jump there either: it goes on with the monotonic clock instead. It never goes back.
 //! - Packets that were long on their way make another's clock seem late, never early; of several the best counts.
 
 use std::collections::BTreeMap;
@@ -34,15 +34,6 @@ struct Heard {
     heard_ns: u64,
 }
 
-/// What comes of all that was heard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// The time that this node may use at the most, at its monotonic time 0, in milliseconds; `None`: any.
-    pub ceiling_ms: Option<i64>,
-    /// Whether the time that it uses is ahead of a majority's.
-    pub is_ahead: bool,
-}
-
 /// The clocks of the other nodes.
 pub struct Clocks {
     offset_ms_max: i64,
@@ -50,7 +41,8 @@ pub struct Clocks {
     by_node: BTreeMap<u32, Heard>,
     tell_ns: u64,
     has_news: bool,
-    verdict: Verdict,
+    /// The time that shards may be given at the most, at monotonic time 0, in milliseconds; `None`: any.
+    ceiling_ms: Option<i64>,
 }
 
 /// What a clock shows at monotonic time 0.
@@ -67,7 +59,7 @@ impl Clocks {
             by_node: BTreeMap::new(),
             tell_ns: 0,
             has_news: false,
-            verdict: Verdict::default(),
+            ceiling_ms: None,
         }
     }
 
@@ -91,21 +83,16 @@ impl Clocks {
         self.has_news = true;
     }
 
-    /// What follows for a node of `nodes`, whose clock shows `wall_ms` and that uses `used_ms`.
-    fn judge(&mut self, nodes: usize, wall_ms: u64, used_ms: u64, now_ns: u64) -> Verdict {
+    /// The time that shards may be given at the most by a node whose clock shows `wall_ms`, at monotonic time 0; `None`: any.
+    fn judge(&mut self, wall_ms: u64, now_ns: u64) -> Option<i64> {
         self.by_node.retain(|_, heard| now_ns < heard.heard_ns.saturating_add(2 * WINDOW_NS));
         let others =
             self.by_node.values().map(|heard| heard.offset_ms.max(heard.earlier_ms.unwrap_or(i64::MIN)));
-        let used_ms = offset_ms(used_ms, now_ns);
-        let behind = others.clone().filter(|offset_ms| used_ms - offset_ms > 2 * self.offset_ms_max).count();
         let mut known: Vec<i64> = others.chain([offset_ms(wall_ms, now_ns)]).collect();
         known.sort_unstable_by(|one, other| other.cmp(one));
         // More than half of them show this, or more.
         let shown_ms = known[known.len() / 2];
-        Verdict {
-            ceiling_ms: (known.len() > 1).then(|| shown_ms.saturating_add(self.offset_ms_max)),
-            is_ahead: behind > nodes / 2,
-        }
+        (known.len() > 1).then(|| shown_ms.saturating_add(self.offset_ms_max))
     }
 }
 
@@ -142,21 +129,13 @@ impl Node {
         if !std::mem::take(&mut clocks.has_news) {
             return;
         }
-        let nodes = self.peers.nodes().count() + 1;
-        let verdict = clocks.judge(nodes, wall_ms, self.executor.now_ms, now_ns);
-        let before = std::mem::replace(&mut clocks.verdict, verdict);
-        cluster.judge_clock(verdict);
-        match (before.is_ahead, verdict.is_ahead) {
-            (false, true) => tracing::warn!(
-                "the clock of this node was ahead of most others' when it started: it leads no shard. Set it right, and start again"
-            ),
-            (true, false) => tracing::info!("the clock of this node is not ahead of most others' any more"),
-            _ => {}
-        }
-        let is_held = |verdict: Verdict| verdict.ceiling_ms.is_some_and(|it| it < offset_ms(wall_ms, now_ns));
-        if is_held(verdict) && !is_held(before) {
+        let ceiling_ms = clocks.judge(wall_ms, now_ns);
+        let before_ms = std::mem::replace(&mut clocks.ceiling_ms, ceiling_ms);
+        cluster.set_ceiling(ceiling_ms);
+        let is_held = |ceiling_ms: Option<i64>| ceiling_ms.is_some_and(|it| it < offset_ms(wall_ms, now_ns));
+        if is_held(ceiling_ms) && !is_held(before_ms) {
             tracing::warn!(
-                "the wall clock is ahead of most other nodes': time goes on with the monotonic clock"
+                "the clock of this node is ahead of most others': its shards' time follows theirs"
             );
         }
     }
@@ -169,40 +148,29 @@ mod tests {
     const SECOND_NS: u64 = 1_000_000_000;
     const WALL_MS: u64 = 1_800_000_000_000;
 
-    /// What clocks of others that differ from the right one by so many milliseconds make of one of `nodes` that shows `wall`
-    /// and uses `used`: the ceiling over the right one, and whether it is ahead.
-    fn judge(nodes: usize, others_ms: &[i64], (wall, used): (i64, i64)) -> (Option<i64>, bool) {
+    /// What clocks of others that differ from the right one by so many milliseconds make of one that shows `wall`: the
+    /// ceiling over the right one.
+    fn ceiling_ms(others_ms: &[i64], wall: i64) -> Option<i64> {
         let mut clocks = Clocks::new(500, 50_000_000);
         let now_ns = 100 * SECOND_NS;
-        for (node, other_ms) in (2..).zip(others_ms) {
-            clocks.hear(node, WALL_MS.strict_add_signed(*other_ms), now_ns);
-        }
         let at = |ms| WALL_MS.strict_add_signed(ms);
-        let verdict = clocks.judge(nodes, at(wall), at(used), now_ns);
-        (verdict.ceiling_ms.map(|it| it - offset_ms(WALL_MS, now_ns)), verdict.is_ahead)
+        for (node, other_ms) in (2..).zip(others_ms) {
+            clocks.hear(node, at(*other_ms), now_ns);
+        }
+        clocks.judge(at(wall), now_ns).map(|it| it - offset_ms(WALL_MS, now_ns))
     }
 
     #[test]
-    fn a_clock_that_jumps_is_held_to_a_majoritys() {
-        assert_eq!(judge(3, &[], (0, 0)), (None, false));
-        assert_eq!(judge(3, &[0, 3], (2, 2)), (Some(502), false));
-        assert_eq!(judge(3, &[0, 3], (86_400_000, 2)), (Some(503), false));
+    fn a_clock_is_held_to_a_majoritys() {
+        assert_eq!(ceiling_ms(&[], 0), None);
+        assert_eq!(ceiling_ms(&[0, 3], 2), Some(502));
+        assert_eq!(ceiling_ms(&[0, 3], 86_400_000), Some(503));
         // With one other the later one is held to the earlier one.
-        assert_eq!(judge(3, &[0], (86_400_000, 2)), (Some(500), false));
+        assert_eq!(ceiling_ms(&[0], 86_400_000), Some(500));
         // One that jumps holds nobody, nor lets anybody go.
-        assert_eq!(judge(3, &[0, 86_400_000], (2, 2)), (Some(502), false));
-        assert_eq!(judge(5, &[-9000, 86_400_000, 4, 3], (2, 2)), (Some(503), false));
-    }
-
-    #[test]
-    fn who_started_ahead_of_a_majority_does_not_lead() {
-        assert_eq!(judge(3, &[0, 3], (2, 1003)), (Some(502), false));
-        assert_eq!(judge(3, &[0, 3], (2, 1004)), (Some(502), true));
-        // Of one other nobody knows which is right.
-        assert!(!judge(3, &[0], (86_400_000, 86_400_000)).1);
-        assert!(!judge(2, &[0], (86_400_000, 86_400_000)).1);
-        assert!(!judge(5, &[0, 0], (86_400_000, 86_400_000)).1);
-        assert!(judge(5, &[0, 0, 0], (86_400_000, 86_400_000)).1);
+        assert_eq!(ceiling_ms(&[0, 86_400_000], 2), Some(502));
+        assert_eq!(ceiling_ms(&[0, -86_400_000], 2), Some(500));
+        assert_eq!(ceiling_ms(&[-9000, 86_400_000, 4, 3], 2), Some(503));
     }
 
     #[test]
@@ -210,8 +178,8 @@ mod tests {
         let mut clocks = Clocks::new(500, 50_000_000);
         let shown_ms = |second: u64| WALL_MS + second * 1000;
         let ceiling_ms = |clocks: &mut Clocks, second: u64| {
-            let verdict = clocks.judge(2, shown_ms(second) + 90_000, shown_ms(second), second * SECOND_NS);
-            verdict.ceiling_ms.map(|it| it - offset_ms(WALL_MS, 0))
+            let ceiling_ms = clocks.judge(shown_ms(second) + 90_000, second * SECOND_NS);
+            ceiling_ms.map(|it| it - offset_ms(WALL_MS, 0))
         };
         clocks.hear(2, shown_ms(1), SECOND_NS);
         // Each of these was three seconds on its way.

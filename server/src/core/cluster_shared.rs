@@ -9,14 +9,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
 use duva_net::io::Clock;
 use duva_raft::{ReplicaId, SnapshotMeta};
-
-use super::clocks::Verdict;
 
 use crate::cluster::{
     meta::{MetaCommand, MetaState, NodeInfo},
@@ -59,9 +57,8 @@ struct Inner {
 /// What the cores of a node share about their cluster.
 pub struct ClusterShared {
     version: AtomicU64,
-    /// What [`Verdict`] says; `i64::MAX`: there is no ceiling.
+    /// The time that shards may be given at the most, at monotonic time 0, in milliseconds; `i64::MAX`: any.
     ceiling_ms: AtomicI64,
-    is_clock_ahead: AtomicBool,
     inner: Mutex<Inner>,
     /// Epochs: of the state that the meta group's file begins with, durably, and of that which it should.
     settled: AtomicU64,
@@ -86,7 +83,6 @@ impl ClusterShared {
         Self {
             version: AtomicU64::new(1),
             ceiling_ms: AtomicI64::new(i64::MAX),
-            is_clock_ahead: AtomicBool::new(false),
             inner: Mutex::new(inner),
             settled,
             to_settle: AtomicU64::new(0),
@@ -106,22 +102,15 @@ impl ClusterShared {
     }
 
     /// What core 0 makes of the nodes' clocks.
-    pub fn judge_clock(&self, verdict: Verdict) {
-        self.ceiling_ms.store(verdict.ceiling_ms.unwrap_or(i64::MAX), Ordering::Relaxed);
-        self.is_clock_ahead.store(verdict.is_ahead, Ordering::Relaxed);
+    pub fn set_ceiling(&self, ceiling_ms: Option<i64>) {
+        self.ceiling_ms.store(ceiling_ms.unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
-    /// The wall clock's time, held back where it is ahead of the other nodes'.
+    /// A time of this node, held back where it is ahead of most nodes' clocks.
     #[inline]
     pub fn held_ms(&self, clock: Clock) -> u64 {
         let ceiling_ms = self.ceiling_ms.load(Ordering::Relaxed);
         clock.wall_ms.min((clock.monotonic_ns / 1_000_000).saturating_add_signed(ceiling_ms))
-    }
-
-    /// Whether this node's time is ahead of a majority's, so that it must not lead.
-    #[inline]
-    pub fn is_clock_ahead(&self) -> bool {
-        self.is_clock_ahead.load(Ordering::Relaxed)
     }
 
     /// Has every core look again.
@@ -262,11 +251,10 @@ mod tests {
         let shared = ClusterShared::new(state, 1, (0, BTreeMap::new()));
         let held_ms = |wall_ms| shared.held_ms(Clock { wall_ms, monotonic_ns: 5_000_000_000 });
         assert_eq!(held_ms(1 << 62), 1 << 62);
-        shared.judge_clock(Verdict { ceiling_ms: Some(1_000_000), is_ahead: true });
-        assert!(shared.is_clock_ahead());
+        shared.set_ceiling(Some(1_000_000));
         assert_eq!([held_ms(3), held_ms(1_005_000), held_ms(1_005_001)], [3, 1_005_000, 1_005_000]);
         // Of a machine that runs for longer than its clock shows.
-        shared.judge_clock(Verdict { ceiling_ms: Some(-6000), is_ahead: false });
-        assert_eq!((held_ms(3), shared.is_clock_ahead()), (0, false));
+        shared.set_ceiling(Some(-6000));
+        assert_eq!(held_ms(3), 0);
     }
 }

@@ -302,6 +302,10 @@ impl<I: Io> Core<I> {
             self.clock = Clock { monotonic_ns: self.clock.monotonic_ns + elapsed_ms * 1_000_000, ..clock };
         }
         self.node.executor.read_ms = self.node.visible_ms();
+        if let Some(cluster) = &self.node.cluster {
+            let own = Clock { wall_ms: self.node.executor.now_ms, ..self.clock };
+            self.node.shard_now_ms = cluster.held_ms(own);
+        }
         if let Some(groups) = &mut self.node.groups {
             groups.set_clock(self.clock.monotonic_ns);
         }

@@ -97,6 +97,19 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// Whether two requests came from the same connection of this node.
+    pub(super) fn is_of_same_connection(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Connection { token: one, .. }, Self::Connection { token: other, .. }) => one == other,
+            (Self::Core { core, token, .. }, Self::Core { core: other_core, token: other, .. }) => {
+                (core, token) == (other_core, other)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Origin {
     /// Whether it is a part of a gather, whose locks it holds.
     pub fn holds_locks(self) -> bool {
         matches!(self, Self::Gather { .. })
@@ -193,6 +206,8 @@ pub struct Node {
     pub peers: Peers,
     /// On core 0 of a cluster's node: what finds out which nodes are there.
     pub gossip: Option<Box<Gossip>>,
+    /// The time that replicas are given, in milliseconds: the executor's, held to most nodes' clocks.
+    pub shard_now_ms: u64,
     /// On core 0 of a node of a cluster: how the nodes' clocks compare.
     pub clocks: Option<Box<Clocks>>,
     /// Whether connections may want to be told of changes of leaders and nodes, and whether they have to be.
@@ -263,6 +278,7 @@ impl Node {
             cluster_version: 0,
             peers: Peers::default(),
             gossip: None,
+            shard_now_ms: 0,
             clocks: None,
             has_topology_watchers: false,
             topology_has_changed: false,

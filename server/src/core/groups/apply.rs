@@ -131,6 +131,7 @@ impl Node {
             _ => panic!("entry {place:?} holds a command that is none of a shard"),
         }
         if let Some(pending) = pending {
+            self.end_overtaken(groups, group.shard, &pending.asked);
             self.observed = pending.mode.reading.is_tracked().then_some(Observed {
                 shard: group.shard,
                 position: Position { index: entry.index, term: entry.term },
@@ -165,6 +166,7 @@ impl Node {
             }
             if pending.index < entry.index {
                 groups.counts.uncertain += 1;
+                self.end_overtaken(groups, group.shard, &pending.asked);
                 self.respond_error(pending.asked.origin, UNCERTAIN);
             } else {
                 self.propose_anew(groups, group.shard, &pending);
@@ -213,7 +215,9 @@ impl Node {
     /// Proposes that shard time moves on, to the shards that this core leads and where something is due.
     pub(in crate::core) fn propose_ticks(&mut self) {
         let Some(mut groups) = self.groups.take() else { return };
-        let now_ms = self.executor.now_ms;
+        let now_ms = self.shard_now_ms;
+        // A shard's time may lag the core's, by which it wakes.
+        let lag_ms = self.executor.now_ms.saturating_sub(now_ms);
         self.executor.due_ms = u64::MAX;
         for shard in 0..groups.by_shard.len() {
             let Some(group) = &mut groups.by_shard[shard] else { continue };
@@ -224,7 +228,7 @@ impl Node {
             let state = self.executor.shards.of(slot);
             let Some(due_ms) = state.next_due_ms() else { continue };
             if due_ms > now_ms {
-                self.executor.due_ms = self.executor.due_ms.min(due_ms);
+                self.executor.due_ms = self.executor.due_ms.min(due_ms.saturating_add(lag_ms));
                 continue;
             }
             // One at a time: applying it looks again.
@@ -245,7 +249,7 @@ impl Node {
                     groups.mark_dirty(shard as u16);
                 }
                 // A little later.
-                Err(_) => self.executor.due_ms = self.executor.due_ms.min(now_ms + 1),
+                Err(_) => self.executor.due_ms = self.executor.due_ms.min(now_ms + lag_ms + 1),
             }
         }
         self.groups = Some(groups);

@@ -162,7 +162,7 @@ impl Node {
         let Some(view) = self.cluster_view.clone() else { return };
         self.found_replicas(groups, &view.state);
         self.leave_groups(groups, &view.state);
-        let (now_ns, is_lost, must_not_lead) = (groups.now_ns, self.is_journal_lost(), self.must_not_lead());
+        let (now_ns, is_lost) = (groups.now_ns, self.is_journal_lost());
         let mut statuses = Vec::new();
         for (shard, replicas) in view.state.placement.iter().enumerate() {
             let (leader, term) = (groups.routes[shard].leader, groups.routes[shard].term);
@@ -171,7 +171,7 @@ impl Node {
             {
                 if knows_all(&view.state, group.raft.membership()) {
                     let is_leaving = |node| leave::is_leaving(&groups.leavers, node, shard as u16, now_ns);
-                    compare(group, replicas, (now_ns, is_lost, must_not_lead), |node| {
+                    compare(group, replicas, (now_ns, is_lost), |node| {
                         self.peers.is_up(node) && !is_leaving(node)
                     });
                 }
@@ -229,12 +229,12 @@ fn knows_all(state: &MetaState, membership: &Membership) -> bool {
 fn compare(
     group: &mut Group,
     wanted: &[ReplicaId],
-    (now_ns, is_lost, must_not_lead): (u64, bool, bool),
+    (now_ns, is_lost): (u64, bool),
     is_up: impl Fn(u32) -> bool,
 ) {
     if is_lost {
         // What it proposes it cannot keep itself: others change the group.
-        return hand_over(group, wanted, (now_ns, must_not_lead), is_up);
+        return hand_over(group, wanted, (now_ns, is_lost), is_up);
     }
     let raft = &mut group.raft;
     let membership = raft.membership();
@@ -269,19 +269,19 @@ fn compare(
         }
         return;
     }
-    hand_over(group, wanted, (now_ns, must_not_lead), is_up);
+    hand_over(group, wanted, (now_ns, is_lost), is_up);
 }
 
 /// Hands leadership to the replica that should have it, or, from a node that can journal nothing any more, to any that can.
 fn hand_over(
     group: &mut Group,
     wanted: &[ReplicaId],
-    (now_ns, must_not_lead): (u64, bool),
+    (now_ns, is_lost): (u64, bool),
     is_up: impl Fn(u32) -> bool,
 ) {
     let raft = &mut group.raft;
     let (own, last) = (raft.id(), raft.last_index());
-    if wanted.first() == Some(&own) && !must_not_lead {
+    if wanted.first() == Some(&own) && !is_lost {
         group.transfer_failures = 0;
         return;
     }
@@ -296,7 +296,7 @@ fn hand_over(
             progress.is_some_and(|it| it.match_index() + LACKING_MAX >= last && it.heard_ns() >= heard_ns);
         replica != own && is_up(node_of(replica)) && raft.membership().voters.contains(&replica) && is_there
     };
-    let candidates = if must_not_lead { wanted } else { &wanted[..wanted.len().min(1)] };
+    let candidates = if is_lost { wanted } else { &wanted[..wanted.len().min(1)] };
     let Some(target) = candidates.iter().copied().find(|&replica| is_ready(replica)) else { return };
     if raft.transfer_leadership(now_ns, target).is_ok() {
         // If it comes to nothing, this replica leads on, and waits longer each time.

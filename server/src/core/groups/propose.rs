@@ -30,6 +30,9 @@ use crate::core::{
 /// What a request that waited for a leader in vain gets.
 const NO_LEADER: &str = "CLUSTERDOWN The shard has no leader now; nothing was executed";
 
+/// What a request gets that lost its leader and would be executed behind a later one of its connection.
+const OVERTAKEN: &str = "CLUSTERDOWN The shard's leader was lost, and a later write of this connection came first; this was not executed";
+
 /// What a request that is too large for a log gets.
 const TOO_LARGE: &str = "ERR the command is longer than 64 MiB, the most that is replicated";
 
@@ -217,7 +220,7 @@ impl Node {
         }
         let slot = self.executor.shards.slots_of(usize::from(group.shard)).start;
         let shard_ms = self.executor.shards.of(slot).time_ms();
-        let timestamp_ms = self.executor.now_ms.max(group.proposed_ms).max(shard_ms);
+        let timestamp_ms = self.shard_now_ms.max(group.proposed_ms).max(shard_ms);
         let mut bytes = std::mem::take(&mut self.scratch_payload);
         bytes.clear();
         payload::write(request, Selection::All, &self.executor.settings, &mut bytes);
@@ -248,7 +251,7 @@ impl Node {
 
     /// The time that reads of a shard see: no deadline lies between that and what the shard's log has passed.
     pub(super) fn read_time_ms(&mut self, shard: u16) -> u64 {
-        let now_ms = self.executor.now_ms;
+        let now_ms = self.shard_now_ms;
         let slot = self.executor.shards.slots_of(usize::from(shard)).start;
         let shard = self.executor.shards.of(slot);
         let before_due_ms = shard.next_due_ms().map_or(u64::MAX, |due_ms| due_ms.saturating_sub(1));
@@ -257,7 +260,7 @@ impl Node {
 
     /// The same for reads of all shards of this core.
     fn read_time_of_all_ms(&mut self) -> u64 {
-        let now_ms = self.executor.now_ms;
+        let now_ms = self.shard_now_ms;
         let due_ms = self.executor.shards.iter().filter_map(duva_engine::Shard::next_due_ms).min();
         now_ms.min(due_ms.map_or(u64::MAX, |due_ms| due_ms.saturating_sub(1)))
     }
@@ -272,7 +275,7 @@ impl Node {
         }
         // One that came from another node is not sent further: that one knows no less.
         let is_there = !leave::is_leaving(&groups.leavers, to, shard, groups.now_ns);
-        let has_way = is_there && self.peers.is_up(to) && self.peers.has_room(to);
+        let has_way = is_there && self.peers.is_up(to) && self.peers.has_room(to) && self.peers.hears(to);
         if matches!(asked.origin, Origin::Peer { .. }) || !has_way {
             return false;
         }
@@ -453,12 +456,25 @@ impl Node {
         groups.patience_ns = deadlines.min().unwrap_or(u64::MAX);
     }
 
+    /// A write was executed, or may be: what its connection asked for before, and was refused and waits, would see it.
+    pub(super) fn end_overtaken(&mut self, groups: &mut Groups, shard: u16, by: &Asked) {
+        let waiting = &mut groups.routes[usize::from(shard)].waiting;
+        while let Some(place) = waiting.iter().position(|earlier| {
+            earlier.asked.order < by.order && earlier.asked.origin.is_of_same_connection(&by.origin)
+        }) && let Some(earlier) = waiting.remove(place)
+        {
+            groups.waiting_bytes -= earlier.request.kept_bytes();
+            self.respond_error(earlier.asked.origin, OVERTAKEN);
+        }
+    }
+
     /// A forwarded request will not be answered: whether a write takes effect is unknown, a read is asked anew.
     pub(super) fn give_forwarded_up(&mut self, groups: &mut Groups, forwarded: Forwarded) {
         let Forwarded { shard, asked, mut request, .. } = forwarded;
         groups.end_flight(shard, request.kept_bytes());
         if request.command.flags.contains(Flags::WRITE) {
             groups.counts.uncertain += 1;
+            self.end_overtaken(groups, shard, &asked);
             self.respond_error(asked.origin, UNCERTAIN);
         } else {
             groups.keep(shard, asked, &mut request.view());

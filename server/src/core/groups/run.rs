@@ -1,5 +1,6 @@
 //! What a core does for its groups in every turn.
 
+use duva_engine::command::Flags;
 use duva_net::io::Io;
 use duva_raft::{Body, Raft, Ready, ReplicaId, Role, codec};
 
@@ -45,17 +46,15 @@ impl Groups {
         }
     }
 
-    /// Lets the replicas' timers run that are due; where none must lead those of leaders alone. With a journal, a group whose only
-    /// voter is here is led all the same: nobody else can.
-    fn tick(&mut self, must_not_lead: bool, is_lost: bool) {
+    /// Lets the replicas' timers run that are due; with a lost journal those of leaders alone, for no vote can be kept.
+    fn tick(&mut self, is_lost: bool) {
         if self.deadline_ns > self.now_ns {
             return;
         }
         let mut next_ns = u64::MAX;
         for place in 0..self.by_shard.len() {
             let Some(group) = &self.by_shard[place] else { continue };
-            let is_needed = !is_lost && group.raft.membership().is_sole_voter(group.raft.id());
-            if must_not_lead && group.raft.role() != Role::Leader && !is_needed {
+            if is_lost && group.raft.role() != Role::Leader {
                 continue;
             }
             if self.deadline_of(&group.raft) <= self.now_ns {
@@ -149,9 +148,7 @@ impl Node {
             Body::TimeoutNow | Body::Snapshot { .. } => true,
             _ => false,
         };
-        if needs_disk && self.is_journal_lost()
-            || matches!(message.body, Body::TimeoutNow) && self.must_not_lead()
-        {
+        if needs_disk && self.is_journal_lost() {
             return;
         }
         let (now_ns, is_behind) = (groups.now_ns, groups.is_behind());
@@ -181,9 +178,13 @@ impl Node {
         let Some(mut forwarded) = groups.forwards.take(id, from, shard) else { return };
         groups.end_flight(forwarded.shard, forwarded.request.kept_bytes());
         match status {
-            Status::Done => self.respond(forwarded.asked.origin, Answer::Reply, reply),
-            Status::DoneAt(position) => {
-                self.observed = Some(Observed { shard, position });
+            Status::Done | Status::DoneAt(_) => {
+                if forwarded.request.command.flags.contains(Flags::WRITE) {
+                    self.end_overtaken(groups, shard, &forwarded.asked);
+                }
+                if let Status::DoneAt(position) = status {
+                    self.observed = Some(Observed { shard, position });
+                }
                 self.respond(forwarded.asked.origin, Answer::Reply, reply);
             }
             Status::NotLeader => {
@@ -231,16 +232,11 @@ impl Node {
         self.log.as_ref().is_some_and(|log| log.is_lost())
     }
 
-    /// Whether replicas of this node must not lead: no vote can be kept, or its time is not the others'.
-    pub(super) fn must_not_lead(&self) -> bool {
-        self.is_journal_lost() || self.cluster.as_ref().is_some_and(|cluster| cluster.is_clock_ahead())
-    }
-
     /// Lets the groups go on: what the disk has done, timers, messages, entries, replies.
     pub(in crate::core) fn run_groups(&mut self, io: &mut impl Io) {
         let Some(mut groups) = self.groups.take() else { return };
         self.tell_of_disk(&mut groups);
-        groups.tick(self.must_not_lead(), self.is_journal_lost());
+        groups.tick(self.is_journal_lost());
         self.compare_groups(&mut groups);
         self.run_returning(&mut groups, io);
         groups.has_backlog = false;
@@ -324,7 +320,9 @@ impl Node {
             for state in ready.reads.drain(..) {
                 if let Some(read) = group.reads.iter_mut().find(|read| read.context == Some(state.context)) {
                     read.context = None;
-                    read.index = read.index.max(state.index);
+                    // All that was acknowledged before it came lies at or in front of its limit; what lies behind may be its own
+                    // connection's later writes.
+                    read.index = read.index.max(state.index.min(read.limit));
                 }
             }
             self.fail_reads(groups, group, &ready.failed_reads);

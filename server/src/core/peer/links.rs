@@ -127,6 +127,13 @@ impl fmt::Display for Impostor {
     }
 }
 
+/// A process of another node.
+struct Life {
+    life: u64,
+    epoch: u64,
+    cores: u16,
+}
+
 /// A link from one core of another node.
 pub(super) struct Inbound {
     pub(super) token: Token,
@@ -144,8 +151,8 @@ pub struct Peers {
     /// By number, rising.
     links: Vec<Link>,
     pub(super) inbound: Vec<Inbound>,
-    /// Life and epoch of the processes that were linked last, by number.
-    lives: BTreeMap<u32, (u64, u64)>,
+    /// The processes that were linked last, by number.
+    lives: BTreeMap<u32, Life>,
     broken: Vec<u32>,
     /// Nodes of which an accepted link broke: answers to any core may have been on it.
     silenced: Vec<u32>,
@@ -314,6 +321,13 @@ impl Peers {
         self.place(to).is_some_and(|place| matches!(self.links[place].stage, Stage::Up { .. }))
     }
 
+    /// Whether `node` can answer this core: it sends answers on its own link, which belongs to this core if both nodes have as many.
+    pub fn hears(&self, node: u32) -> bool {
+        let is_other = |cores: u16| self.identity.as_ref().is_some_and(|own| own.cores != cores);
+        self.inbound.iter().any(|inbound| inbound.peer.number == node)
+            || self.lives.get(&node).is_none_or(|life| is_other(life.cores))
+    }
+
     /// Whether the link to `to` has lasted a while: who finds another node there, or is refused, loses it at once.
     pub fn is_steady(&self, to: u32, now_ns: u64) -> bool {
         const STEADY_NS: u64 = 200_000_000;
@@ -465,12 +479,13 @@ impl Peers {
         if is_linked {
             return Err(Impostor::Copy { number });
         }
-        if self.lives.get(&number).is_some_and(|&(life, epoch)| life != peer.life && peer.epoch <= epoch) {
+        if self.lives.get(&number).is_some_and(|known| known.life != peer.life && peer.epoch <= known.epoch) {
             return Err(Impostor::Older { number });
         }
         // Of nodes that are not known yet nothing is kept.
         if self.place(number).is_some() {
-            self.lives.insert(number, (peer.life, peer.epoch));
+            let &PeerIdentity { life, epoch, cores, .. } = peer;
+            self.lives.insert(number, Life { life, epoch, cores });
         }
         Ok(())
     }

@@ -371,9 +371,7 @@ fn check_order(open: &mut Open, key: &[u8], action: &Action, answer: &Answer) ->
         _ => return Ok(()),
     };
     let known = open.counters.get(key).copied().unwrap_or(0);
-    if is_new {
-        open.counters.insert(key.to_vec(), seen);
-    }
+    open.counters.insert(key.to_vec(), seen.max(known));
     if seen < known + i64::from(is_new) {
         let name = key.escape_ascii();
         return Err(format!("a connection sees {name} at {seen} after it was at {known}: out of order"));
