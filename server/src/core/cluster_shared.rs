@@ -44,6 +44,15 @@ pub struct Liveness {
     pub unlinked: BTreeSet<u32>,
 }
 
+/// Links from one node.
+#[derive(Default)]
+struct Links {
+    /// How many cores it has.
+    cores: usize,
+    /// How many of them there are, on all cores of this node.
+    count: usize,
+}
+
 struct Inner {
     view: Arc<ClusterView>,
     meta_leader: Option<u32>,
@@ -51,6 +60,8 @@ struct Inner {
     snapshot: Option<SnapshotMeta>,
     shards: Vec<ShardStatus>,
     liveness: Liveness,
+    /// Links from other nodes, by number.
+    links: BTreeMap<u32, Links>,
     commands: Vec<MetaCommand>,
 }
 
@@ -78,6 +89,7 @@ impl ClusterShared {
             snapshot: None,
             shards,
             liveness: Liveness::default(),
+            links: BTreeMap::new(),
             commands: Vec::new(),
         };
         Self {
@@ -99,6 +111,33 @@ impl ClusterShared {
     #[inline]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// A link from one of a node's `cores` is there.
+    pub fn note_link(&self, node: u32, cores: usize) {
+        let mut inner = self.lock();
+        let links = inner.links.entry(node).or_default();
+        links.cores = cores;
+        links.count += 1;
+    }
+
+    /// A link from a node is gone.
+    pub fn note_link_lost(&self, node: u32) {
+        let mut inner = self.lock();
+        if let Some(links) = inner.links.get_mut(&node) {
+            links.count -= 1;
+            if links.count == 0 {
+                inner.links.remove(&node);
+            }
+        }
+    }
+
+    /// Whether all cores of a node are linked to this one, which has another number of cores. Asked by cores without a link of it.
+    pub fn hears_all_of(&self, node: u32, own_cores: usize) -> bool {
+        self.lock()
+            .links
+            .get(&node)
+            .is_some_and(|links| links.cores != own_cores && links.count >= links.cores)
     }
 
     /// What core 0 makes of the nodes' clocks.

@@ -219,21 +219,10 @@ impl<I: Io> Core<I> {
         self.node.look_at_cluster();
         let events = self.take_events();
         self.adapt(wait, events);
-        for node in self.node.peers.take_broken() {
-            self.node.link_has_changed(node, false, self.clock.monotonic_ns);
-            self.node.peer_is_lost(node);
-        }
-        for node in self.node.peers.take_silenced() {
-            for core in (0..self.node.cores).filter(|&core| core != self.node.core) {
-                self.node.mesh.outgoing(core).messages.push(batch::Message::PeerSilenced { node });
-            }
-        }
-        for node in self.node.peers.take_raised() {
-            self.node.link_has_changed(node, true, self.clock.monotonic_ns);
-            self.node.peer_is_up(node);
-            self.node.tell_clock_soon();
-        }
+        self.tell_of_links();
         self.take_mail();
+        // A link that was adopted there took the place of one whose answers are lost: before it brings any, that is known.
+        self.tell_of_links();
         self.run_timers();
         self.go_on();
         self.node.run_saver(&mut self.io);
@@ -252,6 +241,24 @@ impl<I: Io> Core<I> {
             self.send_mail();
         }
         self.is_stopping = self.node.is_to_stop();
+    }
+
+    /// Tells of links that broke, and of those that came up.
+    fn tell_of_links(&mut self) {
+        for node in self.node.peers.take_broken() {
+            self.node.link_has_changed(node, false, self.clock.monotonic_ns);
+            self.node.peer_is_lost(node);
+        }
+        for node in self.node.peers.take_silenced() {
+            for core in (0..self.node.cores).filter(|&core| core != self.node.core) {
+                self.node.mesh.outgoing(core).messages.push(batch::Message::PeerSilenced { node });
+            }
+        }
+        for node in self.node.peers.take_raised() {
+            self.node.link_has_changed(node, true, self.clock.monotonic_ns);
+            self.node.peer_is_up(node);
+            self.node.tell_clock_soon();
+        }
     }
 
     /// Serves the turn's completions; returns how many of them brought something new. What arrived on all connections

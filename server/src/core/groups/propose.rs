@@ -265,6 +265,13 @@ impl Node {
         now_ms.min(due_ms.map_or(u64::MAX, |due_ms| due_ms.saturating_sub(1)))
     }
 
+    /// Whether answers of another node can come: it sends them on its own link, which belongs to this core, or, if the nodes have
+    /// other numbers of cores, perhaps to another.
+    fn can_hear(&self, node: u32) -> bool {
+        self.peers.hears(node)
+            || self.cluster.as_ref().is_some_and(|cluster| cluster.hears_all_of(node, self.cores))
+    }
+
     /// Sends a request to the node that leads its shard; false: none is known, or the way there is not free.
     fn send_on(&mut self, groups: &mut Groups, shard: u16, asked: Asked, request: &mut Request<'_>) -> bool {
         let own = groups.options.number;
@@ -275,7 +282,7 @@ impl Node {
         }
         // One that came from another node is not sent further: that one knows no less.
         let is_there = !leave::is_leaving(&groups.leavers, to, shard, groups.now_ns);
-        let has_way = is_there && self.peers.is_up(to) && self.peers.has_room(to) && self.peers.hears(to);
+        let has_way = is_there && self.peers.is_up(to) && self.peers.has_room(to) && self.can_hear(to);
         if matches!(asked.origin, Origin::Peer { .. }) || !has_way {
             return false;
         }

@@ -230,6 +230,9 @@ impl<I: Io> Core<I> {
             self.note_refusal(socket, &impostor);
             return self.io.close(socket);
         }
+        if let Some(cluster) = &self.node.cluster {
+            cluster.note_link(peer.number, usize::from(peer.cores));
+        }
         let is_same = |inbound: &Inbound| inbound.peer.node == peer.node && inbound.peer.core == peer.core;
         let earlier = self.node.peers.inbound.iter().find(|inbound| is_same(inbound)).map(|it| it.token);
         if let Some(earlier) = earlier {
@@ -366,6 +369,9 @@ impl<I: Io> Core<I> {
             Some(place) => {
                 let number = inbound.swap_remove(place).peer.number;
                 self.node.peers.note_silenced(number);
+                if let Some(cluster) = &self.node.cluster {
+                    cluster.note_link_lost(number);
+                }
             }
             None => self.node.peers.greeting_count -= 1,
         }

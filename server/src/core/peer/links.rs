@@ -131,7 +131,6 @@ impl fmt::Display for Impostor {
 struct Life {
     life: u64,
     epoch: u64,
-    cores: u16,
 }
 
 /// A link from one core of another node.
@@ -321,11 +320,9 @@ impl Peers {
         self.place(to).is_some_and(|place| matches!(self.links[place].stage, Stage::Up { .. }))
     }
 
-    /// Whether `node` can answer this core: it sends answers on its own link, which belongs to this core if both nodes have as many.
+    /// Whether a link of `node` belongs to this core.
     pub fn hears(&self, node: u32) -> bool {
-        let is_other = |cores: u16| self.identity.as_ref().is_some_and(|own| own.cores != cores);
         self.inbound.iter().any(|inbound| inbound.peer.number == node)
-            || self.lives.get(&node).is_none_or(|life| is_other(life.cores))
     }
 
     /// Whether the link to `to` has lasted a while: who finds another node there, or is refused, loses it at once.
@@ -484,8 +481,8 @@ impl Peers {
         }
         // Of nodes that are not known yet nothing is kept.
         if self.place(number).is_some() {
-            let &PeerIdentity { life, epoch, cores, .. } = peer;
-            self.lives.insert(number, Life { life, epoch, cores });
+            let &PeerIdentity { life, epoch, .. } = peer;
+            self.lives.insert(number, Life { life, epoch });
         }
         Ok(())
     }

@@ -16,8 +16,9 @@ fn quick_seeds() {
 fn seeds_that_failed() {
     // A replica that had all that a snapshot covers, and was sent it for ever; a read that was served before what its own
     // connection had written, because another leader's entries had taken their place; one that was served behind its connection's
-    // later write, because its leader had just been elected; shards that nobody led, because of the nodes' clocks.
-    for seed in [25, 219, 104, 5133, 5294, 20427] {
+    // later write, because its leader had just been elected; shards that nobody led, because of the nodes' clocks; requests that
+    // were sent to a node whose answers could not come.
+    for seed in [25, 219, 104, 5133, 5294, 20427, 5114, 30283] {
         if let Err(failure) = run(seed, None) {
             panic!("seed {} failed: {}", failure.seed, failure.reason);
         }
