@@ -23,6 +23,7 @@ mod replay;
 mod snapshot;
 
 use std::{
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
     sync::atomic::{AtomicU64, Ordering},
@@ -189,7 +190,8 @@ impl Store {
         let path = config.directory.join(&config.append_directory_name).join(name);
         match std::fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            // What is no directory at all is for the start to refuse.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(format!("{} cannot be read ({error})", path.display())),
         }
     }
