@@ -180,7 +180,10 @@ pub(super) fn finish_enter(
     let shared = Arc::clone(&node.shared);
     let stop = move || {
         thread::park_timeout(FAREWELL);
-        shared.stop();
+        // It may have been told to stop for another reason meanwhile.
+        if shared.meetings.has_seed() {
+            shared.stop();
+        }
     };
     match thread::Builder::new().name("enter".to_owned()).spawn(stop) {
         Ok(_) => {

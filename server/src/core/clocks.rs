@@ -111,17 +111,16 @@ impl Node {
         }
     }
 
-    /// Tells the others what the clock shows, and all cores what follows from theirs.
+    /// Tells the others what this node's own clock shows, and all cores what follows from theirs.
     pub(super) fn run_clocks(&mut self, clock: Clock) {
         let Clock { wall_ms, monotonic_ns: now_ns } = clock;
         let (Some(clocks), Some(cluster)) = (&mut self.clocks, &self.cluster) else { return };
         if clocks.tell_ns <= now_ns {
             clocks.tell_ns = with_heartbeats(now_ns, TELL_NS, clocks.heartbeat_ns);
             clocks.has_news = true;
-            let until_ns = now_ns.next_multiple_of(clocks.heartbeat_ns);
             let nodes: Vec<u32> = self.peers.nodes().collect();
             for node in nodes {
-                let _ = self.peers.push_unhurried((node, until_ns), Kind::Clock, 0, LINK_GROUP, |out| {
+                let _ = self.peers.push(node, Kind::Clock, 0, LINK_GROUP, |out| {
                     out.extend_from_slice(&wall_ms.to_le_bytes());
                 });
             }
@@ -129,7 +128,9 @@ impl Node {
         if !std::mem::take(&mut clocks.has_news) {
             return;
         }
-        let ceiling_ms = clocks.judge(wall_ms, now_ns);
+        // Who hears of nobody for a while holds to what it knew.
+        let last_ms = clocks.ceiling_ms.filter(|_| self.peers.nodes().next().is_some());
+        let ceiling_ms = clocks.judge(wall_ms, now_ns).or(last_ms);
         let before_ms = std::mem::replace(&mut clocks.ceiling_ms, ceiling_ms);
         cluster.set_ceiling(ceiling_ms);
         let is_held = |ceiling_ms: Option<i64>| ceiling_ms.is_some_and(|it| it < offset_ms(wall_ms, now_ns));

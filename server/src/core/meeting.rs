@@ -74,6 +74,11 @@ impl Meetings {
         *self.seed.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// Whether the server is to stop for another cluster.
+    pub fn has_seed(&self) -> bool {
+        self.seed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Which cluster to join, now that the server has stopped, and how many keys it held.
     pub fn take_seed(&self) -> Option<(String, usize)> {
         let seed = self.seed.lock().unwrap_or_else(PoisonError::into_inner).take()?;
@@ -101,7 +106,9 @@ impl Node {
                 (0..duva_engine::DATABASE_COUNT).map(|number| shard.key_count(number)).sum::<usize>()
             })
             .sum();
-        self.shared.meetings.keys_left.fetch_add(keys, Ordering::AcqRel);
+        // A log that is not applied yet, or a snapshot that is not in memory, may hold keys as well.
+        let hidden = usize::from(self.groups.as_ref().is_some_and(|groups| groups.has_more_than_memory()));
+        self.shared.meetings.keys_left.fetch_add(keys + hidden, Ordering::AcqRel);
     }
 }
 

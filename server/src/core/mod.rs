@@ -104,6 +104,8 @@ pub struct Core<I: Io> {
     arrivals: Vec<Arrival<I::Buffer>>,
     mail: mail::Mail,
     clock: Clock,
+    /// What the wall clock itself shows, in milliseconds.
+    own_wall_ms: u64,
     /// Completions of recent turns, which the next wait hopes for.
     batch_target: u32,
     /// When connections may be told of a change of leaders or nodes again, in monotonic nanoseconds.
@@ -143,6 +145,7 @@ impl<I: Io> Core<I> {
             parsed: Parsed::default(),
             arrivals: Vec::new(),
             mail: mail::Mail::default(),
+            own_wall_ms: clock.wall_ms,
             clock,
             batch_target: 1,
             topology_due_ns: 0,
@@ -295,6 +298,7 @@ impl<I: Io> Core<I> {
 
     fn read_clock(&mut self) {
         let mut clock = self.io.clock();
+        self.own_wall_ms = clock.wall_ms;
         if let Some(cluster) = &self.node.cluster {
             clock.wall_ms = cluster.held_ms(clock);
         }
@@ -569,7 +573,7 @@ impl<I: Io> Core<I> {
         self.node.run_meta(&mut self.io, self.clock.monotonic_ns);
         self.node.run_groups(&mut self.io);
         self.node.run_gossip(self.clock.monotonic_ns);
-        self.node.run_clocks(self.clock);
+        self.node.run_clocks(Clock { wall_ms: self.own_wall_ms, ..self.clock });
         let Some(log) = &mut self.node.log else { return };
         log.pump(&mut self.io, self.clock, now_ms);
         if self.node.groups.is_some() {

@@ -214,10 +214,13 @@ impl Groups {
     /// A leader says something about itself, and perhaps that the replica here may end.
     pub(super) fn take_leave(&mut self, shard: u16, flags: u8, payload: &[u8]) {
         let Some(replica) = payload.get(size_of::<u64>()..).and_then(number) else { return };
+        let term = payload.get(..size_of::<u64>()).and_then(number).unwrap_or(0);
         if flags & MAY_LEAVE != 0
             && let Some(group) = &mut self.by_shard[usize::from(shard)]
             && group.raft.id() == ReplicaId(replica)
             && !group.is_placed
+            // One that led before may not know that it is counted again.
+            && term >= group.raft.term()
         {
             group.is_dispensable = true;
         }

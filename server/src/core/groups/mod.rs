@@ -48,7 +48,7 @@ use duva_raft::{
 };
 
 use super::{
-    log::payload::Decoder,
+    log::{payload::Decoder, replicated::TAG_COMMAND},
     node::Origin,
     request::{Mode, OwnedRequest},
 };
@@ -403,6 +403,17 @@ impl Groups {
     /// Whether the next turn has something to do without a completion.
     pub fn has_work(&self) -> bool {
         !self.dirty.is_empty() || self.has_backlog
+    }
+
+    /// Whether the disk holds commands, or shards, that are not in memory.
+    pub fn has_more_than_memory(&self) -> bool {
+        let is_command = |entry: &Entry| entry.kind == duva_raft::EntryKind::Data(TAG_COMMAND);
+        let is_behind = |raft: &Raft| {
+            raft.entries(raft.applied_index() + 1..raft.last_index() + 1).iter().any(is_command)
+        };
+        !self.returning.is_empty()
+            || self.idle.iter().flatten().any(|(_, snapshot)| snapshot.index > 0)
+            || self.replicas().any(|(_, raft)| is_behind(raft))
     }
 
     /// Whether so much waits that no more requests are to be taken.

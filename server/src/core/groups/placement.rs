@@ -88,7 +88,7 @@ impl Node {
             }
             let placed = replicas.iter().find(|&&replica| node_of(replica) == own);
             if let Some(&replica) = placed {
-                self.found_replica(groups, shard as u16, replica);
+                self.found_replica(groups, (shard as u16, replica), state.epoch);
             }
             if let Some(group) = &mut groups.by_shard[shard]
                 && group.is_placed != placed.is_some()
@@ -100,7 +100,7 @@ impl Node {
     }
 
     /// Makes sure that this core has this replica of a shard.
-    fn found_replica(&mut self, groups: &mut Groups, shard: u16, replica: ReplicaId) {
+    fn found_replica(&mut self, groups: &mut Groups, (shard, replica): (u16, ReplicaId), epoch: u64) {
         let restored = match &groups.by_shard[usize::from(shard)] {
             // Ids grow: an earlier one is never taken up again.
             Some(group) if group.raft.id() >= replica => return,
@@ -127,6 +127,8 @@ impl Node {
             None => match groups.idle[usize::from(shard)].take_if(|(_, snapshot)| snapshot.index == 0) {
                 Some((hard_state, snapshot)) => Restored { hard_state, snapshot, entries: Vec::new() },
                 None if groups.idle[usize::from(shard)].is_some() => return groups.return_to(shard),
+                // Its log would be nobody's after a crash, unless the file of the meta group names it by then.
+                None if !self.cluster.as_ref().is_some_and(|cluster| cluster.settle(epoch)) => return,
                 None => Restored {
                     snapshot: SnapshotMeta { membership: genesis_membership(), ..SnapshotMeta::default() },
                     ..Restored::default()

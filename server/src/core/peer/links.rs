@@ -320,9 +320,10 @@ impl Peers {
         self.place(to).is_some_and(|place| matches!(self.links[place].stage, Stage::Up { .. }))
     }
 
-    /// Whether a link of `node` belongs to this core.
+    /// Whether the link by which `node` answers this core is there, if it has as many cores.
     pub fn hears(&self, node: u32) -> bool {
-        self.inbound.iter().any(|inbound| inbound.peer.number == node)
+        let own = self.identity.as_ref().map(|own| own.cores);
+        self.inbound.iter().any(|inbound| inbound.peer.number == node && Some(inbound.peer.cores) == own)
     }
 
     /// Whether the link to `to` has lasted a while: who finds another node there, or is refused, loses it at once.
