@@ -10,12 +10,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{Entry, EntryKind, Index, Membership, Restored, SnapshotMeta, Term, types::ENTRY_OVERHEAD_BYTES};
-
-/// What an entry counts where bytes are bounded.
-pub(crate) fn cost_bytes(entry: &Entry) -> usize {
-    entry.payload.len() + ENTRY_OVERHEAD_BYTES
-}
+use crate::{Entry, EntryKind, Index, Membership, Restored, SnapshotMeta, Term};
 
 /// Entries of one term that follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +141,7 @@ impl Log {
         let mut bytes = 0;
         let fits = |entry: &&Entry| {
             let is_first = bytes == 0;
-            bytes += cost_bytes(entry);
+            bytes += entry.cost_bytes();
             is_first || bytes <= bytes_max
         };
         let count = candidates().take_while(fits).count();
@@ -189,7 +184,7 @@ impl Log {
     /// Everything up to `index` is applied.
     pub(crate) fn applied(&mut self, index: Index) {
         debug_assert!(index >= self.applied_index && index <= self.last_index);
-        let newly: usize = self.cached_range(self.applied_index + 1, index + 1).map(cost_bytes).sum();
+        let newly: usize = self.cached_range(self.applied_index + 1, index + 1).map(Entry::cost_bytes).sum();
         self.applied_bytes += newly;
         self.applied_index = index;
     }
@@ -254,7 +249,7 @@ impl Log {
     fn forget_first(&mut self) {
         let entry = self.cached.pop_front().expect("there is one to be forgotten");
         if entry.index <= self.applied_index {
-            self.applied_bytes -= cost_bytes(&entry);
+            self.applied_bytes -= entry.cost_bytes();
         }
     }
 }

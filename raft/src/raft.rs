@@ -18,7 +18,7 @@ use self::{
 use crate::{
     Body, Config, Entry, EntryKind, HardState, Index, Membership, Message, Progress, Proposal, ProposeError,
     Ready, ReplicaId, Restored, Role, SnapshotMeta, SnapshotWrite, Term,
-    log::{Log, cost_bytes},
+    log::Log,
     membership::majority_value,
     mutation::{self, Mutation},
     random::Random,
@@ -354,7 +354,7 @@ impl Raft {
             payload,
         };
         let index = entry.index;
-        let bytes = cost_bytes(&entry);
+        let bytes = entry.cost_bytes();
         let uncommitted = self.leading.uncommitted_bytes;
         if uncommitted > 0 && uncommitted + bytes > self.config.uncommitted_bytes_max {
             return Err(ProposeError::Busy);

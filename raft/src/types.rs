@@ -42,6 +42,13 @@ pub struct Entry {
     pub payload: Arc<[u8]>,
 }
 
+impl Entry {
+    /// What it counts where bytes are bounded.
+    pub fn cost_bytes(&self) -> usize {
+        self.payload.len() + ENTRY_OVERHEAD_BYTES
+    }
+}
+
 /// What must never be forgotten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HardState {

@@ -10,7 +10,7 @@
 use super::{Raft, transfer::Transfer};
 use crate::{
     Body, Entry, EntryKind, Fetch, Index, Message, Progress, ProgressState, ReplicaId, Role, SnapshotRead,
-    Term, log::cost_bytes, mutation::Mutation,
+    Term, mutation::Mutation,
 };
 
 /// What a leader needs in its term. Of no meaning at others, and without peers there.
@@ -22,7 +22,7 @@ pub(super) struct Leading {
     heartbeat_due_ns: u64,
     /// The first entry of the term.
     first_index: Index,
-    /// Of the driver's entries that are not committed, as [`cost_bytes`] counts.
+    /// Of the driver's entries that are not committed, as [`Entry::cost_bytes`] counts.
     pub(super) uncommitted_bytes: usize,
     pub(super) lease_is_dropped: bool,
     pub(super) transfer: Option<Transfer>,
@@ -166,7 +166,7 @@ impl Raft {
 
 /// What an entry counts among those that are not committed: only the driver's do.
 fn counted_bytes(entry: &Entry) -> usize {
-    if matches!(entry.kind, EntryKind::Data(_)) { cost_bytes(entry) } else { 0 }
+    if matches!(entry.kind, EntryKind::Data(_)) { entry.cost_bytes() } else { 0 }
 }
 
 /// Sending.
@@ -267,7 +267,7 @@ impl Raft {
         let Peer { id, progress } = &mut self.leading.peers[nth];
         let prev_index = progress.next_index() - 1;
         let prev_term = self.log.term_at(prev_index).expect("terms are known from the snapshot on");
-        let bytes = entries.iter().map(cost_bytes).sum();
+        let bytes = entries.iter().map(Entry::cost_bytes).sum();
         let commit = self.commit_index;
         progress.sent(entries.len() as u64, bytes, commit, self.now_ns);
         let to = *id;

@@ -1,7 +1,7 @@
 //! Applying what is committed, on every replica alike, and answering who proposed it here.
 
 use duva_engine::command::{Flags, Run};
-use duva_raft::{ENTRY_OVERHEAD_BYTES, Entry, EntryKind};
+use duva_raft::{Entry, EntryKind};
 
 use super::{APPLIED_BYTES_A_TURN, Group, Groups, Pending, near, propose::UNCERTAIN};
 use crate::cluster::session::Position;
@@ -16,24 +16,18 @@ use crate::core::{
 /// Entries that a tick looks at together.
 const TICK_ENTRIES: usize = 4096;
 
-fn cost_bytes(entry: &Entry) -> usize {
-    entry.payload.len() + ENTRY_OVERHEAD_BYTES
-}
-
 impl Groups {
     /// Takes note of entries that are committed.
     pub(super) fn add_committed(&mut self, group: &mut Group, entries: impl Iterator<Item = Entry>) {
         for entry in entries {
-            group.committed_bytes += cost_bytes(&entry);
-            self.committed_bytes += cost_bytes(&entry);
+            self.committed_bytes += entry.cost_bytes();
             group.committed.push_back(entry);
         }
     }
 
     /// Nothing of that is applied any more.
     pub(super) fn drop_committed(committed_bytes: &mut usize, group: &mut Group) {
-        *committed_bytes -= std::mem::take(&mut group.committed_bytes);
-        group.committed.clear();
+        *committed_bytes -= group.committed.drain(..).map(|entry| entry.cost_bytes()).sum::<usize>();
     }
 }
 
@@ -55,9 +49,8 @@ impl Node {
                 break;
             }
             applied = Some(entry.index);
-            group.applied_bytes += cost_bytes(&entry);
-            group.committed_bytes -= cost_bytes(&entry);
-            groups.committed_bytes -= cost_bytes(&entry);
+            group.applied_bytes += entry.cost_bytes();
+            groups.committed_bytes -= entry.cost_bytes();
         }
         if let Some(index) = applied {
             group.raft.applied(index);

@@ -193,8 +193,6 @@ pub(super) struct Group {
     near_reads: Vec<NearRead>,
     /// Committed and not applied, because a save must catch up first.
     committed: VecDeque<Entry>,
-    /// Bytes of those.
-    committed_bytes: usize,
     /// Bytes of entries that were applied in this turn.
     applied_bytes: usize,
     /// The last timestamp that was proposed.
@@ -373,7 +371,6 @@ impl Groups {
             reads: VecDeque::new(),
             near_reads,
             committed: VecDeque::new(),
-            committed_bytes: 0,
             applied_bytes: 0,
             proposed_ms: 0,
             tick_index: 0,

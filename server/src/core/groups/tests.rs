@@ -147,7 +147,7 @@ fn a_follower_that_cannot_apply_takes_no_entries_of_that_group() {
     group.raft.take_ready(SECOND_NS, &mut ready);
     assert_eq!(ready.committed.len(), 1);
     taken.add_committed(&mut group, ready.committed.drain(..));
-    assert_eq!(group.committed_bytes, taken.committed_bytes);
+    assert_eq!(taken.committed_bytes, entry(1).cost_bytes());
     taken.committed_bytes += COMMITTED_BYTES_MAX;
     taken.by_shard[0] = Some(group);
     node.groups = Some(taken);

@@ -120,7 +120,7 @@ impl Replicated {
 }
 
 fn cost_bytes(write: &Write) -> usize {
-    write.entries.iter().map(|entry| entry.payload.len() + duva_raft::ENTRY_OVERHEAD_BYTES).sum()
+    write.entries.iter().map(Entry::cost_bytes).sum()
 }
 
 impl Log {
