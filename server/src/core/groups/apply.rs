@@ -3,7 +3,7 @@
 use duva_engine::command::{Flags, Run};
 use duva_raft::{Entry, EntryKind};
 
-use super::{APPLIED_BYTES_A_TURN, Group, Groups, Pending, near, propose::UNCERTAIN};
+use super::{APPLIED_BYTES_A_TURN, Group, Groups, Pending, near};
 use crate::cluster::session::Position;
 use crate::core::{
     batch::Answer,
@@ -158,9 +158,7 @@ impl Node {
                 return Some(pending);
             }
             if pending.index < entry.index {
-                groups.counts.uncertain += 1;
-                self.end_overtaken(groups, group.shard, &pending.asked);
-                self.respond_error(pending.asked.origin, UNCERTAIN);
+                self.end_uncertain(groups, group.shard, &pending.asked);
             } else {
                 self.propose_anew(groups, group.shard, &pending);
             }

@@ -12,7 +12,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use duva_raft::{Membership, ReplicaId, Restored, Role, SnapshotMeta};
 
-use super::{Group, Groups, genesis_membership, leave, propose::UNCERTAIN, with_heartbeats};
+use super::{Group, Groups, genesis_membership, leave, with_heartbeats};
 use crate::{
     cluster::{incarnation_of, meta::MetaState, node_of},
     core::{
@@ -147,8 +147,7 @@ impl Node {
         Groups::drop_committed(&mut groups.committed_bytes, &mut group);
         groups.give_near_reads_of(&mut group);
         for pending in group.pending {
-            groups.counts.uncertain += 1;
-            self.respond_error(pending.asked.origin, UNCERTAIN);
+            self.end_uncertain(groups, group.shard, &pending.asked);
         }
         for read in group.reads {
             self.ask_elsewhere(groups, group.shard, read);

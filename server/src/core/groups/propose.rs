@@ -41,7 +41,7 @@ const REPLY_BYTES_MAX: usize = frame::PAYLOAD_BYTES_MAX - 64;
 const TOO_LONG: &[u8] = b"-ERR the reply is longer than 80 MiB: ask the node that leads the shard\r\n";
 
 /// What a write gets of which nobody can tell in time whether it takes effect.
-pub(super) const UNCERTAIN: &str =
+const UNCERTAIN: &str =
     "UNCERTAIN The shard's leader was lost before it confirmed this write: it may take effect or not";
 
 /// How a request that was looked at goes on.
@@ -446,13 +446,13 @@ impl Node {
         for forwarded in groups.forwards.take_if(|forwarded| forwarded.deadline_ns <= now_ns) {
             self.give_forwarded_up(groups, forwarded);
         }
-        for group in groups.by_shard.iter_mut().flatten() {
+        for shard in 0..groups.by_shard.len() {
             // Those that this replica cannot learn of. Later ones may be in front of them.
-            while let Some(place) = group.pending.iter().position(|pending| pending.deadline_ns <= now_ns)
+            while let Some(group) = &mut groups.by_shard[shard]
+                && let Some(place) = group.pending.iter().position(|pending| pending.deadline_ns <= now_ns)
                 && let Some(pending) = group.pending.remove(place)
             {
-                groups.counts.uncertain += 1;
-                self.respond_error(pending.asked.origin, UNCERTAIN);
+                self.end_uncertain(groups, shard as u16, &pending.asked);
             }
         }
         let waiting = groups.routes.iter().filter_map(|route| route.waiting.front());
@@ -475,14 +475,19 @@ impl Node {
         }
     }
 
+    /// Nobody can tell who asked for a write what becomes of it.
+    pub(super) fn end_uncertain(&mut self, groups: &mut Groups, shard: u16, asked: &Asked) {
+        groups.counts.uncertain += 1;
+        self.end_overtaken(groups, shard, asked);
+        self.respond_error(asked.origin, UNCERTAIN);
+    }
+
     /// A forwarded request will not be answered: whether a write takes effect is unknown, a read is asked anew.
     pub(super) fn give_forwarded_up(&mut self, groups: &mut Groups, forwarded: Forwarded) {
         let Forwarded { shard, asked, mut request, .. } = forwarded;
         groups.end_flight(shard, request.kept_bytes());
         if request.command.flags.contains(Flags::WRITE) {
-            groups.counts.uncertain += 1;
-            self.end_overtaken(groups, shard, &asked);
-            self.respond_error(asked.origin, UNCERTAIN);
+            self.end_uncertain(groups, shard, &asked);
         } else {
             groups.keep(shard, asked, &mut request.view());
         }
