@@ -5,7 +5,6 @@
 //!
 //! - The time that this node gives its shards is not ahead of what a majority of the clocks it knows show, by more than
 //!   `max-clock-offset`, whatever its own clock shows.
-//! - The node's own time does not jump there either: it goes on with the monotonic clock instead. It never goes back.
 //! - Packets that were long on their way make another's clock seem late, never early; of several the best counts.
 
 use std::collections::BTreeMap;

@@ -104,8 +104,6 @@ pub struct Core<I: Io> {
     arrivals: Vec<Arrival<I::Buffer>>,
     mail: mail::Mail,
     clock: Clock,
-    /// What the wall clock itself shows, in milliseconds.
-    own_wall_ms: u64,
     /// Completions of recent turns, which the next wait hopes for.
     batch_target: u32,
     /// When connections may be told of a change of leaders or nodes again, in monotonic nanoseconds.
@@ -145,7 +143,6 @@ impl<I: Io> Core<I> {
             parsed: Parsed::default(),
             arrivals: Vec::new(),
             mail: mail::Mail::default(),
-            own_wall_ms: clock.wall_ms,
             clock,
             batch_target: 1,
             topology_due_ns: 0,
@@ -297,11 +294,7 @@ impl<I: Io> Core<I> {
     }
 
     fn read_clock(&mut self) {
-        let mut clock = self.io.clock();
-        self.own_wall_ms = clock.wall_ms;
-        if let Some(cluster) = &self.node.cluster {
-            clock.wall_ms = cluster.held_ms(clock);
-        }
+        let clock = self.io.clock();
         // While the wall clock lags what was already used, time goes on with the monotonic clock.
         let elapsed_ms = (clock.monotonic_ns.saturating_sub(self.clock.monotonic_ns)) / 1_000_000;
         let used_ms = self.node.executor.now_ms;
@@ -573,7 +566,7 @@ impl<I: Io> Core<I> {
         self.node.run_meta(&mut self.io, self.clock.monotonic_ns);
         self.node.run_groups(&mut self.io);
         self.node.run_gossip(self.clock.monotonic_ns);
-        self.node.run_clocks(Clock { wall_ms: self.own_wall_ms, ..self.clock });
+        self.node.run_clocks(self.clock);
         let Some(log) = &mut self.node.log else { return };
         log.pump(&mut self.io, self.clock, now_ms);
         if self.node.groups.is_some() {
