@@ -35,11 +35,11 @@ impl Io for SimIo {
 
     fn accept(&mut self, listener: u32) {
         assert!(listener == 0, "every core has one listener");
-        self.queue(Operation::Accept);
+        self.queue(Operation::Accept(0));
     }
 
     fn connect(&mut self, ticket: u64, _address: SocketAddr) {
-        self.queue(Operation::Connect(ticket));
+        self.queue(Operation::Connect(ticket, 0));
     }
 
     fn receive(&mut self, connection: Token, socket: Socket) {

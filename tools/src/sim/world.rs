@@ -110,10 +110,10 @@ struct Send {
 
 /// What a core has asked for since its last turn.
 pub(crate) enum Operation {
-    /// Accept.
-    Accept,
-    /// Connect to another server. There is none in this world.
-    Connect(u64),
+    /// Accept on this listener.
+    Accept(usize),
+    /// Connect to that node, where there are nodes.
+    Connect(u64, usize),
     /// Receive into leased buffers.
     Receive(Token, Socket),
     /// Receive into this memory, at most so much.
@@ -324,13 +324,13 @@ impl World {
     pub(crate) fn submit(&mut self, core: usize, operation: Operation) {
         let at_ns = self.now_ns + self.delay_ns();
         match operation {
-            Operation::Accept => {
+            Operation::Accept(_) => {
                 let kernel = &mut self.kernels[core];
                 assert!(!kernel.is_accepting, "a listener that accepts is armed again");
                 kernel.is_accepting = true;
                 kernel.accept_at_ns = at_ns;
             }
-            Operation::Connect(ticket) => self.kernels[core].connects.push((ticket, at_ns)),
+            Operation::Connect(ticket, _) => self.kernels[core].connects.push((ticket, at_ns)),
             Operation::Receive(token, socket) => self.begin_receive(core, token, socket, at_ns, None),
             Operation::ReceiveInto(token, socket, buffer, length_max) => {
                 assert!(length_max > 0 && buffer.capacity() > buffer.len(), "a receive needs room");

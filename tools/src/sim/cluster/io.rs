@@ -8,8 +8,8 @@ use std::{
 
 use duva_net::io::{Clock, Event, File, FileTask, Io, Socket, Token, Wait};
 
-use super::world::{Operation, World};
-use crate::sim::world::Leased;
+use super::world::World;
+use crate::sim::world::{Leased, Operation};
 
 /// Where a node is reached.
 pub(super) fn address_of(node: usize) -> Ipv4Addr {

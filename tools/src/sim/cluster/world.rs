@@ -13,7 +13,7 @@ use crate::sim::{
     faults::{DiskPace, Faults},
     random::Random,
     trace,
-    world::{Crash, Dying, Leased, describe},
+    world::{Crash, Dying, Leased, Operation, describe},
 };
 
 /// The first descriptor that connections get.
@@ -61,28 +61,6 @@ struct Dial {
     to: usize,
     at_ns: u64,
     until_ns: u64,
-}
-
-/// What a core has asked for since its last turn.
-pub(super) enum Operation {
-    /// Accept on this listener.
-    Accept(usize),
-    /// Connect to this node.
-    Connect(u64, usize),
-    /// Receive into leased buffers.
-    Receive(Token, Socket),
-    /// Receive into this memory, at most so much.
-    ReceiveInto(Token, Socket, Vec<u8>, usize),
-    /// End the receive.
-    Cancel(Token),
-    /// Send, from this offset on.
-    Send(Token, Socket, Vec<u8>, usize),
-    /// End both directions.
-    Shutdown(Socket),
-    /// Close.
-    Close(Socket),
-    /// Wake that core.
-    Wake(usize),
 }
 
 /// The kernel's side of one core's ring.
