@@ -53,8 +53,8 @@ impl fmt::Display for Field {
 pub(crate) enum Load {
     /// `redis-benchmark -t test` with pipelines of this depth.
     RedisBenchmark { test: &'static str, pipeline: u32, connections: u32 },
-    /// `duva-load --op operation` on one connection, one request at a time.
-    Lone { operation: &'static str },
+    /// `duva-load --op operation` on so many connections, each with one request at a time.
+    DuvaLoad { operation: &'static str, connections: u32 },
     /// `duva-load --op get` at a fixed rate, alone and beside as many SETs as 50 connections can make; the requests are
     /// those of the GETs.
     GetBesideSet,
@@ -75,8 +75,8 @@ impl Row {
                 )
             }
             // Values that redis-benchmark has set are not of the form that duva-load sets.
-            Load::Lone { operation } => format!(
-                "--op {operation} --connections 1 --pipeline 1 --requests {requests} --keys {keys} \
+            Load::DuvaLoad { operation, connections } => format!(
+                "--op {operation} --connections {connections} --pipeline 1 --requests {requests} --keys {keys} \
                  --value-bytes {value_len_bytes} --any-value"
             ),
             Load::GetBesideSet => format!(
@@ -107,8 +107,11 @@ pub(crate) fn all() -> Vec<Row> {
             );
         }
     }
-    for operation in ["get", "set"] {
-        add(format!("lone-{operation}"), "lone", Load::Lone { operation }, 1_000_000, 64, 100_000);
+    for (name, connections, requests) in [("lone", 1, 100_000), ("light", 50, 600_000)] {
+        for operation in ["get", "set"] {
+            let load = Load::DuvaLoad { operation, connections };
+            add(format!("{name}-{operation}"), name, load, 1_000_000, 64, requests);
+        }
     }
     for (pipeline, requests) in [(1, 250_000), (16, 400_000)] {
         add(format!("mset-p{pipeline}"), "mset", benchmark("mset", pipeline), 1_000_000, 64, requests);
