@@ -131,10 +131,13 @@ pub(crate) fn all() -> Vec<Row> {
 /// The rows in which data is kept on disk; those of one field follow one another.
 fn durable() -> impl Iterator<Item = Row> {
     let set = |pipeline, connections| Load::RedisBenchmark { test: "set", pipeline, connections };
+    let light = |connections| Load::DuvaLoad { operation: "set", connections };
     let always = Field::All(Persistence::Always);
     [
         ("set-always-c50", always, set(1, 50), 60_000),
         ("set-always-c500", always, set(1, 500), 200_000),
+        ("light-set-always-c50", always, light(50), 120_000),
+        ("light-set-always-c500", always, light(500), 300_000),
         ("get-beside-set-always", always, Load::GetBesideSet, 3 * BESIDE_RATE),
         ("set-everysec-p16", Field::All(Persistence::EverySecond), set(16, 50), 2_500_000),
         ("set-appendonly-cost-p16", Field::CostOf(Persistence::EverySecond), set(16, 50), 2_500_000),
