@@ -42,7 +42,7 @@ pub fn plan(
     let is_settled = next.iter().zip(&targets).all(|(list, target)| {
         list.len() == target.len() && list.iter().all(|replica| target.contains(&node_of(*replica)))
     });
-    choose_leaders(&nodes, &mut next, is_settled, state.favoured);
+    choose_leaders(&nodes, state, &mut next, is_settled);
 
     let mut changed =
         (0..).zip(next.iter().zip(&state.placement)).filter(|(_, (next, current))| next != current);
@@ -91,9 +91,12 @@ fn targets(state: &MetaState, nodes: &Nodes) -> Vec<Vec<u32>> {
     }
     for target in &mut targets {
         while target.len() > nodes.wanted {
-            // One that is down goes first, then one of the node that holds the most; the preferred leader last.
+            // One that is down goes first, and the preferred leader last; else one of the node that holds the most.
             let worst = (0..target.len())
-                .max_by_key(|&place| (!nodes.open.contains(&target[place]), loads[&target[place]], place))
+                .max_by_key(|&place| {
+                    let node = target[place];
+                    (!nodes.open.contains(&node), place > 0, loads[&node], place)
+                })
                 .expect("the list is not empty");
             let node = target.remove(worst);
             *loads.entry(node).or_default() -= 1;
@@ -126,10 +129,15 @@ fn targets(state: &MetaState, nodes: &Nodes) -> Vec<Vec<u32>> {
 fn exchange(state: &MetaState, nodes: &Nodes, targets: &mut [Vec<u32>], loads: &mut BTreeMap<u32, usize>) {
     loop {
         let mut edges = Edges::new();
-        for (shard, (target, list)) in targets.iter().zip(&state.placement).enumerate() {
-            for other in list.iter().map(|replica| node_of(*replica)).filter(|node| !target.contains(node)) {
-                for node in target {
-                    edges.entry(*node).or_default().entry(other).or_insert(shard);
+        // Preferred leaders stay where something else can go.
+        for are_leaders in [false, true] {
+            for (shard, (target, list)) in targets.iter().zip(&state.placement).enumerate() {
+                let leader = node_of(list[0]);
+                let others = list.iter().map(|replica| node_of(*replica));
+                for other in others.filter(|node| !target.contains(node)) {
+                    for node in target.iter().filter(|&&node| (node == leader) == are_leaders) {
+                        edges.entry(*node).or_default().entry(other).or_insert(shard);
+                    }
                 }
             }
         }
@@ -235,15 +243,15 @@ fn step(
     list
 }
 
-/// Puts the preferred leader first in each list: the one that is favoured, else the present one, unless it is given up or, once the
-/// placement is settled, leads more shards than its share.
-fn choose_leaders(nodes: &Nodes, lists: &mut [Vec<ReplicaId>], is_settled: bool, favoured: Option<u32>) {
+/// Puts the preferred leader first in each list: the one that is favoured, else the present one, unless it is taken off or given up or,
+/// once the placement is settled, leads more shards than its share.
+fn choose_leaders(nodes: &Nodes, state: &MetaState, lists: &mut [Vec<ReplicaId>], is_settled: bool) {
     let mut loads: BTreeMap<u32, usize> = nodes.open.iter().map(|node| (*node, 0)).collect();
     for list in lists.iter() {
         *loads.entry(node_of(list[0])).or_default() += 1;
     }
-    for list in lists.iter_mut() {
-        if nodes.usable.contains(&node_of(list[0])) {
+    for (list, current) in lists.iter_mut().zip(&state.placement) {
+        if list[0] == current[0] && nodes.usable.contains(&node_of(list[0])) {
             continue;
         }
         let others = (0..list.len()).filter(|&place| nodes.open.contains(&node_of(list[place])));
@@ -251,7 +259,7 @@ fn choose_leaders(nodes: &Nodes, lists: &mut [Vec<ReplicaId>], is_settled: bool,
             lead(list, place, &mut loads);
         }
     }
-    let favoured = favoured.filter(|node| nodes.usable.contains(node));
+    let favoured = state.favoured.filter(|node| nodes.usable.contains(node));
     let place_in = |list: &[ReplicaId]| list.iter().position(|it| Some(node_of(*it)) == favoured);
     for list in lists.iter_mut() {
         if let Some(place) = place_in(list) {
@@ -472,6 +480,39 @@ mod tests {
         assert_eq!(world.added, 48);
         assert_eq!(world.loads()[&fourth], (48, 16));
         world.check_balance();
+    }
+
+    #[test]
+    fn a_fourth_node_takes_its_share_of_leaders_one_by_one_and_nobody_else_changes() {
+        let mut world = World::new(64, 3);
+        world.join_many(2);
+        world.settle();
+        world.copy();
+        let leaders = |world: &World| -> Vec<u32> {
+            world.state.placement.iter().map(|list| node_of(list[0])).collect()
+        };
+        let (at_first, mut known, mut changes) = (leaders(&world), leaders(&world), 0);
+        let fourth = world.join();
+        let mut look = |world: &World| {
+            let now = leaders(world);
+            changes += now.iter().zip(&known).filter(|(now, known)| now != known).count();
+            known = now;
+        };
+        // Its copies come one after the other, and the plan is made anew each time.
+        loop {
+            while world.step() {
+                look(&world);
+            }
+            let missing = (0..).zip(&world.state.placement).find_map(|(shard, list)| {
+                list.iter().map(|replica| (shard, *replica)).find(|copy| !world.copied.contains(copy))
+            });
+            let Some(copy) = missing else { break };
+            world.copied.insert(copy);
+        }
+        world.check_balance();
+        assert_eq!(changes, 16);
+        let others = known.iter().zip(&at_first).filter(|(now, at_first)| now != at_first);
+        assert!(others.clone().all(|(now, _)| *now == fourth) && others.count() == 16);
     }
 
     #[test]

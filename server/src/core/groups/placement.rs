@@ -5,12 +5,13 @@
 //! - A replica that is to come is a learner first, and votes once it has what its leader has.
 //! - A state of the cluster that is older than the group's membership changes nothing: it does not know who is in it.
 //! - One change of a group at a time; who is to go goes after who is to come has come.
+//! - A leader hands no shard over to a node that it still brings up to date in another: that node has enough to do.
 //! - A replica under a new id goes on with all that it had under the old one, its vote included, once that is durable; if the
 //!   old one has left, with what the disk holds.
 
 use std::{net::SocketAddr, sync::Arc};
 
-use duva_raft::{Membership, ReplicaId, Restored, Role, SnapshotMeta};
+use duva_raft::{Membership, ProgressState, ReplicaId, Restored, Role, SnapshotMeta};
 
 use super::{Group, Groups, genesis_membership, leave, with_heartbeats};
 use crate::{
@@ -28,8 +29,8 @@ const COMPARE_NS: u64 = 100_000_000;
 /// How often leaders say who votes, in nanoseconds.
 const REPORT_NS: u64 = 1_000_000_000;
 
-/// How long after handing leadership over it may be handed over again, at first, in nanoseconds, and how often that doubles.
-const TRANSFER_NS: u64 = 500_000_000;
+/// How long after handing leadership over, or getting it, it may be handed over again, at first, in nanoseconds, and how often that doubles.
+pub(super) const TRANSFER_NS: u64 = 500_000_000;
 const TRANSFER_DOUBLINGS: u32 = 7;
 
 /// Entries that a learner may lack when it gets its vote: they are on their way.
@@ -164,6 +165,7 @@ impl Node {
         self.found_replicas(groups, &view.state);
         self.leave_groups(groups, &view.state);
         let (now_ns, is_lost) = (groups.now_ns, self.is_journal_lost());
+        let catching_up = catching_up(groups, &view.state, |node| self.peers.is_up(node));
         let mut statuses = Vec::new();
         for (shard, replicas) in view.state.placement.iter().enumerate() {
             let (leader, term) = (groups.routes[shard].leader, groups.routes[shard].term);
@@ -172,7 +174,7 @@ impl Node {
             {
                 if knows_all(&view.state, group.raft.membership()) {
                     let is_leaving = |node| leave::is_leaving(&groups.leavers, node, shard as u16, now_ns);
-                    compare(group, replicas, (now_ns, is_lost), |node| {
+                    compare(group, replicas, (now_ns, is_lost), &catching_up, |node| {
                         self.peers.is_up(node) && !is_leaving(node)
                     });
                 }
@@ -226,16 +228,38 @@ fn knows_all(state: &MetaState, membership: &Membership) -> bool {
     membership.members().all(|replica| incarnation_of(replica) < state.next_incarnation)
 }
 
+/// The nodes that can be reached and lack more than entries in a shard that this core leads, or have no vote in it yet.
+fn catching_up(groups: &Groups, state: &MetaState, is_up: impl Fn(u32) -> bool) -> Vec<u32> {
+    let mut nodes = Vec::new();
+    for (replicas, group) in state.placement.iter().zip(&groups.by_shard) {
+        let Some(raft) = group.as_ref().map(|group| &group.raft).filter(|raft| raft.role() == Role::Leader)
+        else {
+            continue;
+        };
+        for &replica in replicas.iter().filter(|&&replica| replica != raft.id()) {
+            let node = node_of(replica);
+            let gets_snapshot =
+                raft.progress(replica).is_some_and(|progress| progress.state() == ProgressState::Snapshot);
+            let is_there = raft.membership().voters.contains(&replica) && !gets_snapshot;
+            if !is_there && !nodes.contains(&node) && is_up(node) {
+                nodes.push(node);
+            }
+        }
+    }
+    nodes
+}
+
 /// Proposes the next step from a group's membership to `wanted`, whose first is to lead.
 fn compare(
     group: &mut Group,
     wanted: &[ReplicaId],
     (now_ns, is_lost): (u64, bool),
+    catching_up: &[u32],
     is_up: impl Fn(u32) -> bool,
 ) {
     if is_lost {
         // What it proposes it cannot keep itself: others change the group.
-        return hand_over(group, wanted, (now_ns, is_lost), is_up);
+        return hand_over(group, wanted, (now_ns, is_lost), &[], is_up);
     }
     let raft = &mut group.raft;
     let membership = raft.membership();
@@ -270,7 +294,7 @@ fn compare(
         }
         return;
     }
-    hand_over(group, wanted, (now_ns, is_lost), is_up);
+    hand_over(group, wanted, (now_ns, is_lost), catching_up, is_up);
 }
 
 /// Hands leadership to the replica that should have it, or, from a node that can journal nothing any more, to any that can.
@@ -278,6 +302,7 @@ fn hand_over(
     group: &mut Group,
     wanted: &[ReplicaId],
     (now_ns, is_lost): (u64, bool),
+    busy: &[u32],
     is_up: impl Fn(u32) -> bool,
 ) {
     let raft = &mut group.raft;
@@ -295,7 +320,12 @@ fn hand_over(
         let progress = raft.progress(replica);
         let is_there =
             progress.is_some_and(|it| it.match_index() + LACKING_MAX >= last && it.heard_ns() >= heard_ns);
-        replica != own && is_up(node_of(replica)) && raft.membership().voters.contains(&replica) && is_there
+        let node = node_of(replica);
+        replica != own
+            && is_up(node)
+            && !busy.contains(&node)
+            && raft.membership().voters.contains(&replica)
+            && is_there
     };
     let candidates = if is_lost { wanted } else { &wanted[..wanted.len().min(1)] };
     let Some(target) = candidates.iter().copied().find(|&replica| is_ready(replica)) else { return };

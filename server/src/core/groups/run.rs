@@ -6,7 +6,7 @@ use duva_raft::{Body, Raft, Ready, ReplicaId, Role, codec};
 
 use super::{
     APPLIED_BYTES_A_TURN, Group, Groups, PATIENCE_NS, WaitingRead, departed::ASKS_TO_LEAVE, forward,
-    forward::Status,
+    forward::Status, placement::TRANSFER_NS,
 };
 use crate::cluster::node_of;
 use crate::core::{
@@ -388,6 +388,8 @@ impl Node {
             tracing::info!(shard, term, "this node leads the shard");
             groups.counts.elections_won += 1;
             group.tick_index = 0;
+            // Who handed it over may know a newer state of the cluster than this node.
+            group.transfer_ns = groups.now_ns + TRANSFER_NS;
             // Entries of earlier leaders that are not applied may have later timestamps than this one's clock.
             let unapplied = group.raft.entries(group.raft.applied_index() + 1..group.raft.last_index() + 1);
             let latest_ms = unapplied.iter().map(|entry| entry.timestamp_ms).max().unwrap_or(0);
