@@ -611,6 +611,10 @@ fn shard_log(
                 Step::Header(header) => {
                     state = *header;
                     part_time_ms = header.time_ms;
+                    if (header.last.0, header.snapshot.0) == (0, 0) {
+                        // All that was known before was let go.
+                        marked = (0, 0);
+                    }
                     marked = marked.max(header.snapshot);
                 }
                 Step::Record(Entry { record, .. }) => {

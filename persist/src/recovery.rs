@@ -23,6 +23,8 @@
 //! - What is kept of each shard is contiguous from its snapshot on. A gap that the snapshot covers is none.
 //! - A snapshot whose last entry has another term than the log's entry at that index, or that the log lacks, replaced the log:
 //!   nothing behind that index counts. The next header, which ends the log there with the snapshot's term, keeps it so.
+//! - A header that names neither an entry nor a snapshot of a shard lets go of all that was known of the shard before: its log
+//!   begins anew there. An earlier snapshot serves if it is there, and is not demanded.
 //! - No file can be missing that holds something needed. A sealed segment demands the next one, the manifest every journal of
 //!   its epoch, and the headers of those, which name every shard's last index and snapshot, whatever holds the entries
 //!   up to there. While the epoch is not begun the manifest demands the earlier journals themselves.

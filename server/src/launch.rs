@@ -117,10 +117,17 @@ pub fn serve(mut config: Config, logging: Logging) -> Result<Ending, String> {
     }
     let joined = cluster::start::join_first(&config)?;
     let mut store = Store::open(&config, joined.as_ref().map(|(birth, _)| birth))?;
+    let given_shards = config.is_shard_count_given.then_some(config.shards);
     config.shards = store.shards();
     let start = cluster::start::open(&config, &mut store, joined.map(|(_, file)| file))?;
     if start.is_some() {
         store.set_cluster();
+        if let Some(given) = given_shards.filter(|given| *given != config.shards) {
+            let shards = config.shards;
+            tracing::warn!(
+                "the cluster has {shards} shards, which holds for every node: shards, {given} here, is ignored"
+            );
+        }
     }
     let start = start.map(|start| Arc::new(ClusterStart::new(start, &config)));
     let store = Arc::new(store);
@@ -292,11 +299,14 @@ impl ClusterStart {
         };
         Self {
             replicas: groups::own_replicas(&start.file),
-            shared: Arc::new(ClusterShared::new(
-                start.file.state.clone(),
-                start.file.number,
-                groups::expected_nodes(&start.file),
-            )),
+            shared: Arc::new(
+                ClusterShared::new(
+                    start.file.state.clone(),
+                    start.file.number,
+                    groups::expected_nodes(&start.file),
+                )
+                .with_starts(start.starts.clone()),
+            ),
             replace_after_ns: u64::from(config.replace_after_seconds) * 1_000_000_000,
             begun_ns: None,
             options,

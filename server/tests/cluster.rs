@@ -15,6 +15,8 @@ mod broken_disk;
 mod departed;
 #[path = "cluster/faults.rs"]
 mod faults;
+#[path = "cluster/five.rs"]
+mod five;
 #[path = "cluster/leaving.rs"]
 mod leaving;
 #[path = "cluster/meeting.rs"]

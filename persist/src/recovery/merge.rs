@@ -166,7 +166,10 @@ impl Merger<'_> {
         }
         let parts = || places.iter().map(|place| self.part(*place));
         let time_ms = parts().map(|part| part.state.time_ms.get()).max().unwrap_or(0);
-        let demanded = parts().map(|part| part.snapshot).max().unwrap_or_default();
+        let demanded = parts().fold((0, 0), |known, part| match part.begins_anew {
+            true => part.snapshot,
+            false => part.snapshot.max(known),
+        });
         if demanded.0 > newest.unwrap_or(0) {
             return Err(RecoveryError::MissingSnapshot { missing: names::snapshot(shard, demanded.0) });
         }

@@ -66,6 +66,8 @@ pub(super) struct Part {
     pub(super) state: ShardState,
     /// The newest snapshot that the part knows to be durable: index and term.
     pub(super) snapshot: (u64, u64),
+    /// Whether a header lets go of all that was known before: `snapshot` is what came behind it.
+    pub(super) begins_anew: bool,
     /// Records whose first fragments are gone, and their indexes: a snapshot must cover those that count.
     pub(super) incomplete: Vec<(Position, u64)>,
 }
@@ -324,6 +326,7 @@ impl<'a> Walk<'a> {
                     runs: Vec::new(),
                     state: *state,
                     snapshot: (0, 0),
+                    begins_anew: false,
                     incomplete: Vec::new(),
                 });
                 *latest = self.scan.parts.len() as u32;
@@ -341,6 +344,9 @@ impl<'a> Walk<'a> {
                 });
             }
             entry.state = *state;
+            if last == 0 && state.snapshot_index.get() == 0 {
+                (entry.snapshot, entry.begins_anew) = ((0, 0), true);
+            }
             entry.snapshot = entry.snapshot.max((state.snapshot_index.get(), state.snapshot_term.get()));
             shards.push(InSegment { shard, part: part as u32, last_index: 0, matters: false });
         }

@@ -5,7 +5,7 @@
 //! next. The answer is a [`JoinAnswer`] in a bulk string. Asking twice is as good as once: a known id keeps its number.
 //!
 //! This blocks, and is for the time before a node serves anybody. What answers is not trusted: it costs bounded memory, and
-//! no more time than the deadline says.
+//! each question bounded time. Who has something else to go back to gives up once nobody has answered for a while.
 
 use std::{
     error::Error,
@@ -130,8 +130,10 @@ pub enum JoinError {
         /// What is wrong.
         reason: String,
     },
-    /// Time ran out.
-    Deadline {
+    /// Nobody has answered for as long as that was waited for.
+    Silence {
+        /// How long.
+        silence: Duration,
         /// What happened last.
         last: String,
     },
@@ -145,7 +147,9 @@ impl fmt::Display for JoinError {
             Self::Answer { node, reason } => {
                 write!(formatter, "{node} does not answer as a node of this version does: {reason}")
             }
-            Self::Deadline { last } => write!(formatter, "no node has let this one in in time: {last}"),
+            Self::Silence { silence, last } => {
+                write!(formatter, "no node of that cluster has answered for {} s: {last}", silence.as_secs())
+            }
         }
     }
 }
@@ -163,36 +167,42 @@ pub fn split_address(text: &str) -> Option<(&str, u16)> {
 /// Asks the cluster of `seed` (`host:port`, for clients) to let this node in, until it does.
 ///
 /// With a password, it is given for the default user. Nodes that cannot be reached, or that say that it is not possible at
-/// the moment, are asked again, with growing waits in between, until `deadline`; `None`: for ever.
+/// the moment, are asked again, with growing waits in between, until nobody has answered for `silence_max`; `None`: for ever.
 ///
 /// # Errors
 ///
-/// The seed is none, the cluster refuses, something else answers, or the deadline passes.
+/// The seed is none, the cluster refuses, something else answers, or nobody does.
 pub fn join(
     seed: &str,
     own: &JoinRequest,
     password: Option<&[u8]>,
-    deadline: Option<Instant>,
+    silence_max: Option<Duration>,
 ) -> Result<JoinAnswer, JoinError> {
     if split_address(seed).is_none() {
         return Err(JoinError::Seed { seed: seed.to_owned() });
     }
     let (mut target, mut hops, mut back_off) = (seed.to_owned(), 0, BACK_OFF_MIN);
     let mut logged_at: Option<Instant> = None;
+    let mut heard_at = Instant::now();
     loop {
-        let last = match ask(&target, own, password, deadline) {
+        let failure = match ask(&target, own, password) {
             Ok(answer) => return Ok(answer),
-            Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::Elsewhere(leader)) if hops < HOPS_MAX => {
+            Err(failure) => failure,
+        };
+        if !matches!(failure, Failure::Silent(_)) {
+            heard_at = Instant::now();
+        }
+        let last = match failure {
+            Failure::Elsewhere(leader) if hops < HOPS_MAX => {
                 (target, hops) = (leader, hops + 1);
                 continue;
             }
-            Err(Failure::Elsewhere(leader)) => format!("{target} sends this node on to {leader}"),
-            Err(Failure::Retry(reason)) => format!("{target}: {reason}"),
+            Failure::Elsewhere(leader) => format!("{target} sends this node on to {leader}"),
+            Failure::NotNow(reason) | Failure::Silent(reason) => format!("{target}: {reason}"),
+            Failure::Final(error) => return Err(error),
         };
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left <= back_off) {
-            return Err(JoinError::Deadline { last });
+        if let Some(silence) = silence_max.filter(|max| heard_at.elapsed() + back_off >= *max) {
+            return Err(JoinError::Silence { silence, last });
         }
         if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             tracing::warn!(reason = last, "still waiting to be let into the cluster of {seed}");
@@ -240,7 +250,7 @@ pub fn order(target: &str, password: Option<&[u8]>, arguments: &[&[u8]]) -> Resu
         Ok(Answer::Error(answer)) => Err(OrderError::Answered(answer)),
         Ok(Answer::Bulk(_)) => Err(OrderError::Failed("it does not answer as a node".to_owned())),
         Err(Failure::Elsewhere(_)) => Err(OrderError::Failed("it names another node".to_owned())),
-        Err(Failure::Retry(reason)) => Err(OrderError::Failed(reason)),
+        Err(Failure::NotNow(reason) | Failure::Silent(reason)) => Err(OrderError::Failed(reason)),
         Err(Failure::Final(error)) => Err(OrderError::Failed(error.to_string())),
     }
 }
@@ -249,8 +259,10 @@ pub fn order(target: &str, password: Option<&[u8]>, arguments: &[&[u8]]) -> Resu
 enum Failure {
     /// Ask that one.
     Elsewhere(String),
-    /// Ask again, later.
-    Retry(String),
+    /// It has answered: ask again, later.
+    NotNow(String),
+    /// It has not: ask again, later.
+    Silent(String),
     /// It is of no use.
     Final(JoinError),
 }
@@ -259,21 +271,15 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                Self::Retry("it does not answer in time".to_owned())
+                Self::Silent("it does not answer in time".to_owned())
             }
-            _ => Self::Retry(error.to_string()),
+            _ => Self::Silent(error.to_string()),
         }
     }
 }
 
-fn ask(
-    target: &str,
-    own: &JoinRequest,
-    password: Option<&[u8]>,
-    deadline: Option<Instant>,
-) -> Result<JoinAnswer, Failure> {
-    let patience_until = Instant::now() + PATIENCE;
-    let until = deadline.map_or(patience_until, |deadline| deadline.min(patience_until));
+fn ask(target: &str, own: &JoinRequest, password: Option<&[u8]>) -> Result<JoinAnswer, Failure> {
+    let until = Instant::now() + PATIENCE;
     let stream = connect(target, until)?;
     let local = stream.local_addr()?.ip().to_canonical();
     let mut reader = BufReader::new(Timed { stream, until });
@@ -281,7 +287,7 @@ fn ask(
         send(&mut reader, &[b"AUTH", b"default", password])?;
         match read_reply(&mut reader, target)? {
             Answer::Other => {}
-            Answer::Error(answer) if answer.starts_with("LOADING") => return Err(Failure::Retry(answer)),
+            Answer::Error(answer) if answer.starts_with("LOADING") => return Err(Failure::NotNow(answer)),
             Answer::Error(answer) => {
                 return Err(Failure::Final(JoinError::Refused { node: target.to_owned(), answer }));
             }
@@ -309,7 +315,7 @@ fn ask(
                 .iter()
                 .any(|code| answer.split(' ').next() == Some(code)) =>
             {
-                Err(Failure::Retry(answer))
+                Err(Failure::NotNow(answer))
             }
             _ => Err(Failure::Final(JoinError::Refused { node: target.to_owned(), answer })),
         },
@@ -327,7 +333,7 @@ fn connect(target: &str, until: Instant) -> Result<TcpStream, Failure> {
         Ok(ip) => vec![SocketAddr::new(ip, address.1)],
         Err(_) => address.to_socket_addrs()?.collect(),
     };
-    let mut last = Failure::Retry("its name has no address".to_owned());
+    let mut last = Failure::Silent("its name has no address".to_owned());
     for address in addresses {
         match TcpStream::connect_timeout(&address, time_left(until)?) {
             Ok(stream) => return Ok(stream),
@@ -383,7 +389,7 @@ fn read_reply(reader: &mut BufReader<Timed>, target: &str) -> Result<Answer, Fai
         return Err(if line.len() as u64 == LINE_BYTES_MAX || line.ends_with(b"\n") {
             strange(target, "it does not speak RESP")
         } else {
-            Failure::Retry("it closed the connection".to_owned())
+            Failure::Silent("it closed the connection".to_owned())
         });
     };
     let text = String::from_utf8_lossy(text);
@@ -406,7 +412,7 @@ fn read_reply(reader: &mut BufReader<Timed>, target: &str) -> Result<Answer, Fai
     let mut bytes = Vec::new();
     reader.by_ref().take(length + 2).read_to_end(&mut bytes)?;
     if (bytes.len() as u64) < length + 2 {
-        return Err(Failure::Retry("it closed the connection".to_owned()));
+        return Err(Failure::Silent("it closed the connection".to_owned()));
     }
     bytes.truncate(length as usize);
     Ok(Answer::Bulk(bytes))
@@ -489,8 +495,8 @@ mod tests {
     }
 
     /// Far beyond what any of these tests takes.
-    fn patient() -> Option<Instant> {
-        Some(Instant::now() + Duration::from_secs(60))
+    fn patient() -> Option<Duration> {
+        Some(Duration::from_secs(60))
     }
 
     #[test]
@@ -571,11 +577,16 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_waited_for_until_the_deadline() {
+    fn nobody_is_waited_for_only_so_long() {
         let gone = Fake::new(vec![]).address;
-        let error = join(&gone, &own(), None, Some(Instant::now())).unwrap_err();
-        assert!(matches!(&error, JoinError::Deadline { .. }), "{error}");
+        let error = join(&gone, &own(), None, Some(Duration::ZERO)).unwrap_err();
+        assert!(matches!(&error, JoinError::Silence { .. }), "{error}");
         assert!(error.to_string().contains(&gone), "{error}");
+        // One that hangs up has not answered, one that says that it cannot now has: the wait begins anew.
+        let fake = Fake::new(vec![vec![b"-TRYAGAIN no leader yet\r\n".to_vec()], vec![Vec::new()]]);
+        let error = join(&fake.address, &own(), None, Some(BACK_OFF_MIN + BACK_OFF_MIN / 2)).unwrap_err();
+        assert!(error.to_string().ends_with(": it closed the connection"), "{error}");
+        assert_eq!(fake.finish().len(), 2);
     }
 
     #[test]

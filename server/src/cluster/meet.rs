@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! asked to enter -> stops -> no keys, no other node? -> mark -> begins again -> let in -> emptied -> born -> mark removed
-//!                                     otherwise: begins again as what it was
+//!                                     otherwise: begins again as what it was       otherwise: mark removed
 //! ```
 //!
 //! Invariants:
 //!
 //! - Nothing is given up before the process serves nobody any more and has seen that it holds no key.
 //! - The mark is durable before anything else changes, and goes once the new membership is durable: from then on a start, after
-//!   whatever crash, ends in the new membership, or, if that cluster refuses before anything was emptied, in the old one.
+//!   whatever crash, ends in the new membership, or, if that cluster refuses or is gone before anything was emptied, in the old
+//!   one.
 //! - The mark names the id under which the node is let in: asking again is as good as once.
 
 use std::fmt::Write as _;

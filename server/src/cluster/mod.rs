@@ -13,6 +13,7 @@ pub mod meta;
 pub mod recover;
 pub mod session;
 pub mod start;
+pub mod starts;
 pub mod view;
 
 use duva_raft::ReplicaId;

@@ -8,9 +8,10 @@
 //!   directory is the cluster's from birth.
 //! - Who may have lost something acknowledged does not start under its old replicas' names: only as the one node of a new
 //!   cluster, which somebody has to ask for.
-//! - A directory that is marked to be given up is so, before anything else is done with it: see [`super::meet`].
+//! - A directory that is marked to be given up is so, before anything else is done with it: see [`super::meet`]. As long as it is
+//!   whole it is not waited for ever for the cluster to join: nothing would be lost with what the node was.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use duva_raft::{HardState, SnapshotMeta};
 
@@ -20,12 +21,17 @@ use super::{
     meet::{MARK_NAME, Mark},
     meta::{MetaState, NodeInfo},
     recover::{self, Foundation},
+    starts::{self, STARTS_FILE_NAME, Starts},
+    view::node_id_text,
 };
 use crate::{
     config::{Config, ForceNewCluster, RaftDurability},
     core::groups::{expected_nodes, own_replicas},
     storage::{Birth, Store},
 };
+
+/// For how long nobody of a cluster may answer before a node that has one of its own goes back to that.
+const VANISHED: Duration = Duration::from_secs(10);
 
 /// Makes the node of `file` the only one of a new cluster, by the file that is returned, which is durable; `None`: it is
 /// the only one already. [`super::recover`] has the rest of it.
@@ -75,6 +81,8 @@ pub struct Start {
     pub file: ClusterFile,
     /// Where it is.
     pub path: PathBuf,
+    /// What was seen of other nodes' starts.
+    pub starts: Starts,
 }
 
 impl Start {
@@ -117,7 +125,7 @@ pub fn join_first(config: &Config) -> Result<Option<(Birth, ClusterFile)>, Strin
         return Ok(None);
     }
     let node = Store::new_id()?;
-    join_as(config, seed, node).map(Some).map_err(|error| error.to_string())
+    join_as(config, seed, node, None).map(Some).map_err(|error| error.to_string())
 }
 
 /// Joins the cluster for which this directory's own is given up, and empties it.
@@ -132,20 +140,30 @@ fn join_instead(config: &Config, mark: &[u8]) -> Result<Option<(Birth, ClusterFi
         // It has joined, and ended before the mark was removed.
         return Ok(None);
     }
-    match join_as(config, &mark.seed, mark.node) {
+    match join_as(config, &mark.seed, mark.node, has_file.then_some(VANISHED)) {
         Ok(joined) => {
             Store::empty(config, &[CLUSTER_FILE_NAME])?;
             Ok(Some(joined))
         }
         Err(error) if has_file => {
-            tracing::error!("this node stays in its own cluster: {error}");
+            // It may have been let in by somebody who could not say so any more.
+            tracing::error!(
+                "this node stays in its own cluster: {error}; if the cluster of {} knows a node {}, let it forget that one",
+                mark.seed,
+                node_id_text(&mark.node)
+            );
             Ok(None)
         }
         Err(error) => Err(error.to_string()),
     }
 }
 
-fn join_as(config: &Config, seed: &str, node: [u8; 16]) -> Result<(Birth, ClusterFile), JoinError> {
+fn join_as(
+    config: &Config,
+    seed: &str,
+    node: [u8; 16],
+    silence_max: Option<Duration>,
+) -> Result<(Birth, ClusterFile), JoinError> {
     let request = JoinRequest {
         id: node,
         host: config.host_to_announce(),
@@ -153,7 +171,7 @@ fn join_as(config: &Config, seed: &str, node: [u8; 16]) -> Result<(Birth, Cluste
         peer_port: config.peer_port,
     };
     let password = (!config.password.is_empty()).then(|| config.password.reveal());
-    let answer = join::join(seed, &request, password, None)?;
+    let answer = join::join(seed, &request, password, silence_max)?;
     let JoinAnswer { number, state, snapshot } = answer;
     let birth = Birth { cluster: state.cluster, node, shards: state.shards, hash_seed: state.hash_seed };
     let file = ClusterFile {
@@ -215,7 +233,8 @@ pub fn open(
             ));
         }
         store.remove_small(MARK_NAME)?;
-        return Ok(Some(Start { file, path }));
+        let starts = seen_starts(store, &file)?;
+        return Ok(Some(Start { file, path, starts }));
     }
     let file = match joined {
         Some(file) => file,
@@ -247,5 +266,14 @@ pub fn open(
     };
     store.write_small(CLUSTER_FILE_NAME, &file.encode())?;
     store.remove_small(MARK_NAME)?;
-    Ok(Some(Start { file, path }))
+    Ok(Some(Start { file, path, starts: Starts::new() }))
+}
+
+/// What was seen of other nodes' starts, as far as that can be read.
+fn seen_starts(store: &Store, file: &ClusterFile) -> Result<Starts, String> {
+    let Some(bytes) = store.read_small(STARTS_FILE_NAME)? else { return Ok(Starts::new()) };
+    Ok(starts::decode(&bytes, &file.cluster).unwrap_or_else(|error| {
+        tracing::warn!("the file {STARTS_FILE_NAME} cannot be read, and is written anew: {error}");
+        Starts::new()
+    }))
 }

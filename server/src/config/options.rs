@@ -149,7 +149,7 @@ pub(super) static OPTIONS: &[ConfigOption] = &[
         placeholder: "COUNT",
         default: "64",
         meaning: "Shards the keys are split into: a power of two, four or more a core, at most 16384; the default grows \
-                  with more than 16 cores",
+                  with more than 16 cores; in a cluster its first node decides",
         expects: "a power of two from 4 to 16384",
         form: Form::Integer,
         change: Change::Start,
@@ -736,7 +736,7 @@ pub(super) static OPTIONS: &[ConfigOption] = &[
         section: CLUSTER,
         placeholder: "SECONDS",
         default: "300",
-        meaning: "Time that a node may be down before its replicas are placed elsewhere",
+        meaning: "Time that a node may be down, or without a journal, before its replicas are placed elsewhere",
         expects: "an integer from 1 to 2147483647",
         form: Form::Integer,
         change: Change::RunTime,

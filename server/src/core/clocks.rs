@@ -1,4 +1,5 @@
-//! How this node's wall clock compares with those of the others, as core 0 finds out for all cores.
+//! How this node's wall clock compares with those of the others, as core 0 finds out for all cores. What nodes say of their clocks
+//! also says whether they can keep anything.
 //!
 //! Nodes tell one another the time once a second. A clock that is set forward would let keys expire that the other nodes still
 //! have, for ever, if its node led their shard: time in a shard's log never goes back. Invariants:
@@ -19,6 +20,9 @@ use super::{
 
 /// How often a node tells the others its time, in nanoseconds.
 const TELL_NS: u64 = 1_000_000_000;
+
+/// The flag of who can keep nothing, because a journal of it has failed.
+const BROKEN: u8 = 1;
 
 /// For how long what was heard counts at least, in nanoseconds; twice that at the most.
 const WINDOW_NS: u64 = 5_000_000_000;
@@ -96,8 +100,16 @@ impl Clocks {
 }
 
 impl Node {
-    /// Takes what another node's clock shows.
-    pub(super) fn take_clock(&mut self, from: u32, payload: &[u8], now_ns: u64) {
+    /// Takes what another node's clock shows, and whether it can keep anything.
+    pub(super) fn take_clock(&mut self, from: u32, flags: u8, payload: &[u8], now_ns: u64) {
+        let is_broken = flags & BROKEN != 0;
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.set_broken(from, is_broken)) {
+            if is_broken {
+                tracing::warn!(node = from, "a node's journal has failed: it is given nothing to lead");
+            } else {
+                tracing::info!(node = from, "a node can keep again what it is given");
+            }
+        }
         if let (Some(clocks), Ok(bytes)) = (&mut self.clocks, payload.try_into()) {
             clocks.hear(from, u64::from_le_bytes(bytes), now_ns);
         }
@@ -117,9 +129,11 @@ impl Node {
         if clocks.tell_ns <= now_ns {
             clocks.tell_ns = with_heartbeats(now_ns, TELL_NS, clocks.heartbeat_ns);
             clocks.has_news = true;
+            let own = self.peers.identity().map_or(0, |own| own.number);
+            let flags = if cluster.broken().contains(&own) { BROKEN } else { 0 };
             let nodes: Vec<u32> = self.peers.nodes().collect();
             for node in nodes {
-                let _ = self.peers.push(node, Kind::Clock, 0, LINK_GROUP, |out| {
+                let _ = self.peers.push(node, Kind::Clock, flags, LINK_GROUP, |out| {
                     out.extend_from_slice(&wall_ms.to_le_bytes());
                 });
             }

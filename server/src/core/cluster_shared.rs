@@ -18,6 +18,7 @@ use duva_raft::{ReplicaId, SnapshotMeta};
 
 use crate::cluster::{
     meta::{MetaCommand, MetaState, NodeInfo},
+    starts::{self, LastStart, Starts},
     view::ClusterView,
 };
 
@@ -62,6 +63,10 @@ struct Inner {
     liveness: Liveness,
     /// Links from other nodes, by number.
     links: BTreeMap<u32, Links>,
+    /// Nodes that can keep nothing: a journal of theirs has failed.
+    broken: BTreeSet<u32>,
+    /// The last start that was seen of each other node.
+    starts: Starts,
     commands: Vec<MetaCommand>,
 }
 
@@ -74,6 +79,8 @@ pub struct ClusterShared {
     /// Epochs: of the state that the meta group's file begins with, durably, and of that which it should.
     settled: AtomicU64,
     to_settle: AtomicU64,
+    /// How often something was noted of other nodes' starts.
+    noted_starts: AtomicU64,
     /// Nodes that are dialled until the state has this epoch, whether it knows them or not.
     expected: (u64, BTreeMap<u32, NodeInfo>),
 }
@@ -90,6 +97,8 @@ impl ClusterShared {
             shards,
             liveness: Liveness::default(),
             links: BTreeMap::new(),
+            broken: BTreeSet::new(),
+            starts: Starts::new(),
             commands: Vec::new(),
         };
         Self {
@@ -98,8 +107,15 @@ impl ClusterShared {
             inner: Mutex::new(inner),
             settled,
             to_settle: AtomicU64::new(0),
+            noted_starts: AtomicU64::new(0),
             expected,
         }
+    }
+
+    /// The same, with what an earlier process has seen of other nodes' starts.
+    pub fn with_starts(self, starts: Starts) -> Self {
+        self.lock().starts = starts;
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -138,6 +154,46 @@ impl ClusterShared {
             .links
             .get(&node)
             .is_some_and(|links| links.cores != own_cores && links.count >= links.cores)
+    }
+
+    /// The last start that was seen of another node.
+    pub fn last_start(&self, node: u32) -> Option<LastStart> {
+        self.lock().starts.get(&node).copied()
+    }
+
+    /// A start of another node was seen. Core 0 sees to it that it is remembered.
+    pub fn note_start(&self, node: u32, start: LastStart) {
+        let mut inner = self.lock();
+        // Cores may have seen different ones: the later counts.
+        if inner.starts.get(&node).is_none_or(|known| known.epoch < start.epoch) {
+            inner.starts.insert(node, start);
+            self.noted_starts.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// How often something was noted of other nodes' starts, if that is more than `written`, and the file with what there is to be
+    /// remembered: nothing of nodes that are not there any more.
+    pub fn starts_after(&self, written: u64) -> Option<(u64, Vec<u8>)> {
+        if self.noted_starts.load(Ordering::Acquire) <= written {
+            return None;
+        }
+        let mut inner = self.lock();
+        let view = Arc::clone(&inner.view);
+        let nodes = self.nodes_to_reach(&view.state);
+        inner.starts.retain(|node, _| nodes.contains_key(node));
+        let bytes = starts::encode(&view.state.cluster, inner.starts.iter());
+        Some((self.noted_starts.load(Ordering::Acquire), bytes))
+    }
+
+    /// A node can keep nothing, because a journal of it has failed, or can again; returns whether that is new.
+    pub fn set_broken(&self, node: u32, is_broken: bool) -> bool {
+        let broken = &mut self.lock().broken;
+        if is_broken { broken.insert(node) } else { broken.remove(&node) }
+    }
+
+    /// Nodes that can keep nothing, this one perhaps among them: they are to lead nothing, and their copies count for nothing.
+    pub fn broken(&self) -> BTreeSet<u32> {
+        self.lock().broken.clone()
     }
 
     /// What core 0 makes of the nodes' clocks.

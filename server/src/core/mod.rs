@@ -637,6 +637,7 @@ impl<I: Io> Core<I> {
             }
             Ticket::Install(shard) => self.node.install_step_done(shard as u16, result, &mut self.io),
             Ticket::MetaFile => self.node.meta_file_written(result, self.clock.monotonic_ns),
+            Ticket::StartsFile => self.node.starts_file_written(result, self.clock.monotonic_ns),
             Ticket::Ignored | Ticket::JournalSync => {}
         }
     }

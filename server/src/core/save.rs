@@ -203,6 +203,8 @@ pub struct Saver {
     snapshots: Vec<ShardSnapshot>,
     /// Files of older ones, to be removed once the newer ones' marks are durable.
     obsolete: Vec<PathBuf>,
+    /// Snapshots of shards that have left, shard and index, to be removed once the journal demands them no more.
+    departed: Vec<(u16, u64)>,
     /// Bytes of journal and snapshots when the last rewrite ended, or at the start.
     base_bytes: u64,
     /// Changes that the start made.
@@ -252,6 +254,21 @@ impl Saver {
             self.obsolete.push(directory.join(duva_persist::names::snapshot(shard, newest.index)));
         }
         *newest = ShardSnapshot { index, bytes };
+    }
+
+    /// The newest snapshot of a shard that has left is no snapshot of it any more.
+    pub(super) fn let_go(&mut self, shard: u16) {
+        let newest = std::mem::take(&mut self.snapshots[usize::from(shard)]);
+        self.departed.push((shard, newest.index));
+    }
+
+    /// Snapshots that were let go, which the journal does not demand: those that may be removed. If a replica has come meanwhile,
+    /// it may be about to get the same one.
+    fn take_departed(&mut self, is_idle: impl Fn(u16) -> bool) -> Vec<(u16, u64)> {
+        let Self { departed, snapshots, .. } = self;
+        let newest = |shard: u16| snapshots[usize::from(shard)].index;
+        departed.retain(|&(shard, index)| newest(shard) != index);
+        departed.extract_if(.., |&mut (shard, index)| is_idle(shard) || newest(shard) > index).collect()
     }
 
     /// Bytes of the snapshots that belong to the journal.

@@ -19,6 +19,8 @@ pub(super) enum Ticket {
     GroupRead(u32),
     /// A step of a snapshot that comes from a leader, for this shard.
     Install(u32),
+    /// The replacement of the file with other nodes' starts.
+    StartsFile,
 }
 
 impl Ticket {
@@ -33,6 +35,7 @@ impl Ticket {
             Self::MetaFile => (5, 0),
             Self::GroupRead(number) => (6, number),
             Self::Install(shard) => (7, shard),
+            Self::StartsFile => (8, 0),
         };
         kind << 32 | u64::from(detail)
     }
@@ -52,6 +55,7 @@ impl Ticket {
             5 => Self::MetaFile,
             6 => Self::GroupRead(detail),
             7 => Self::Install(detail),
+            8 => Self::StartsFile,
             kind => panic!("a completion of unknown kind {kind}"),
         }
     }

@@ -31,7 +31,10 @@ use super::{
     snapshot,
 };
 use crate::{
-    cluster::recover::{self, LogSummary},
+    cluster::{
+        file::CLUSTER_FILE_NAME,
+        recover::{self, LogSummary},
+    },
     config::{AppendFsync, Config, Recovery, SHARD_COUNT_MAX, SHARDS_PER_CORE_MIN},
     core::{commit::Executor, log::LogOptions, save::ShardSnapshot},
 };
@@ -719,7 +722,9 @@ fn check_new(folder: &Folder, names: &[String], is_import: bool) -> Result<(), S
 /// Refuses a configuration that does not go with the directory's number of shards.
 fn check_shards(folder: &Folder, config: &Config, shards: u16) -> Result<(), String> {
     let path = folder.path().display();
-    if config.is_shard_count_given && config.shards != shards {
+    // A cluster's number holds, as its start says.
+    let is_clusters = folder.path_of(CLUSTER_FILE_NAME).exists();
+    if config.is_shard_count_given && config.shards != shards && !is_clusters {
         return Err(format!(
             "the data directory {path} has {shards} shards and shards is {}: the number is fixed when a directory is \
              created; leave shards away, or use another dir",

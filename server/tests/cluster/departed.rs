@@ -1,5 +1,7 @@
 //! Replicas that move away: nothing of them is left behind, and they come back.
 
+use duva_persist::names;
+
 use crate::Cluster;
 use crate::cluster_support::node::Node;
 use crate::cluster_support::wait_for;
@@ -60,8 +62,26 @@ fn restart_all(cluster: &mut Cluster) {
     cluster.wait_until_settled();
 }
 
-#[test]
-fn replicas_that_move_leave_no_keys_behind_and_come_back_with_all_of_them() {
+/// Waits until no node has a snapshot of a shard that it has no replica of.
+fn wait_until_no_file_is_left_over(cluster: &Cluster) {
+    for node in cluster.nodes.iter().filter(|node| node.is_started()) {
+        wait_for("no snapshot of shards that have left", || {
+            let reply = node.connect().words("INFO raft");
+            let text = String::from_utf8_lossy(reply.bytes().unwrap_or_default()).into_owned();
+            let files = std::fs::read_dir(node.data().join("appendonlydir")).expect("ours");
+            let names = files.map(|file| file.expect("ours").file_name().to_string_lossy().into_owned());
+            let left = names.filter(|name| {
+                let shard = names::parse_snapshot(name).map(|(shard, _)| shard);
+                shard.is_some_and(|shard| !text.contains(&format!("shard{shard}:role=")))
+            });
+            let left: Vec<String> = left.collect();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+    }
+}
+
+/// A cluster of four nodes, with replicas on the fourth that were on the others, which have snapshots.
+fn start_and_move() -> Cluster {
     let mut cluster = Cluster::start();
     write(&cluster.nodes[0], "first");
     // So that some of it is in snapshots, and some in the journal.
@@ -77,19 +97,11 @@ fn replicas_that_move_leave_no_keys_behind_and_come_back_with_all_of_them() {
     cluster.wait_until_settled();
     wait_until_nothing_is_left_over(&cluster);
     cluster.nodes.iter().for_each(|node| check(node, "second"));
+    cluster
+}
 
-    // No start brings anything back, before and after the journals have been trimmed.
-    restart_all(&mut cluster);
-    wait_until_nothing_is_left_over(&cluster);
-    for mark in ["third", "fourth"] {
-        write(&cluster.nodes[2], mark);
-        cluster.nodes.iter().for_each(Node::rewrite);
-        restart_all(&mut cluster);
-        wait_until_nothing_is_left_over(&cluster);
-        cluster.nodes.iter().for_each(|node| check(node, mark));
-    }
-
-    // The fourth node goes for good: the shards come back to where they were.
+/// The fourth node goes for good: the shards come back to where they were.
+fn lose_the_fourth(cluster: &mut Cluster) {
     let reply = cluster.nodes[3].connect().words("CLUSTER MYID");
     let id = String::from_utf8_lossy(reply.bytes().expect("an id")).into_owned();
     cluster.nodes[3].kill();
@@ -102,8 +114,38 @@ fn replicas_that_move_leave_no_keys_behind_and_come_back_with_all_of_them() {
         }
     });
     cluster.wait_until_settled();
-    wait_until_nothing_is_left_over(&cluster);
+    wait_until_nothing_is_left_over(cluster);
+}
+
+#[test]
+fn replicas_that_come_back_soon_begin_with_their_snapshots() {
+    let mut cluster = start_and_move();
+    lose_the_fourth(&mut cluster);
     assert!(cluster.nodes.iter().any(|node| node.has_logged(BACK)), "none began with its snapshot");
+    cluster.nodes[..3].iter().for_each(|node| check(node, "second"));
+}
+
+#[test]
+fn replicas_that_move_leave_nothing_behind_and_come_back_with_all_of_it() {
+    let mut cluster = start_and_move();
+
+    // No start brings anything back, before and after the journals have been trimmed.
+    restart_all(&mut cluster);
+    wait_until_nothing_is_left_over(&cluster);
+    for mark in ["third", "fourth"] {
+        write(&cluster.nodes[2], mark);
+        cluster.nodes.iter().for_each(Node::rewrite);
+        // Killed while files go, and then again when all that is to go has gone.
+        restart_all(&mut cluster);
+        cluster.nodes.iter().for_each(Node::rewrite);
+        wait_until_no_file_is_left_over(&cluster);
+        restart_all(&mut cluster);
+        wait_until_no_file_is_left_over(&cluster);
+        wait_until_nothing_is_left_over(&cluster);
+        cluster.nodes.iter().for_each(|node| check(node, mark));
+    }
+
+    lose_the_fourth(&mut cluster);
     write(&cluster.nodes[0], "last");
     // Each of them has everything: any two are a majority.
     for node in 0..3 {
@@ -115,4 +157,5 @@ fn replicas_that_move_leave_no_keys_behind_and_come_back_with_all_of_them() {
     restart_all(&mut cluster);
     cluster.nodes[..3].iter().for_each(|node| check(node, "last"));
     wait_until_nothing_is_left_over(&cluster);
+    wait_until_no_file_is_left_over(&cluster);
 }

@@ -14,7 +14,11 @@ const ELECTION_TIMEOUT_MS: &str = "500";
 const SLOTS: i64 = 16_384;
 
 fn start() -> Cluster {
-    let node = |name: String, role| crate::node(&name, role).option("election-timeout", ELECTION_TIMEOUT_MS);
+    start_with(ELECTION_TIMEOUT_MS)
+}
+
+fn start_with(election_timeout_ms: &str) -> Cluster {
+    let node = |name: String, role| crate::node(&name, role).option("election-timeout", election_timeout_ms);
     let mut first = node("node 0".to_owned(), Role::First);
     first.start();
     let seed = first.address();
@@ -122,6 +126,26 @@ fn shutdown_hands_over_and_ends_its_connection_with_the_server() {
         let (won, taken) = elections(&cluster.nodes[node]);
         assert!(won > before.0 && won - before.0 <= taken - before.1, "{won} {taken} {before:?}");
     }
+}
+
+#[test]
+fn a_second_signal_ends_a_hand_over_that_comes_to_nothing() {
+    // Four times that is what the first signal alone would take.
+    let mut cluster = start_with("1500");
+    let leader = cluster.first_leader();
+    let others: Vec<usize> = (0..3).filter(|&node| node != leader).collect();
+    others.iter().for_each(|&node| cluster.nodes[node].pause());
+    cluster.nodes[leader].terminate();
+    cluster.nodes[leader].wait_until_logged("handing over what this node leads", 0);
+    cluster.nodes[leader].terminate();
+    cluster.nodes[leader].wait_for_end();
+    assert!(
+        !cluster.nodes[leader].has_logged("not everything was handed over in time"),
+        "it waited all the same"
+    );
+    others.iter().for_each(|&node| cluster.nodes[node].resume());
+    cluster.nodes[leader].start();
+    cluster.wait_until_whole(3);
 }
 
 #[test]

@@ -21,11 +21,22 @@ fn meet(node: &Node, other: &Node) -> Reply {
 }
 
 fn check_is_alone(node: &Node) {
-    wait_for("an answer", || match node.cluster_info("cluster_known_nodes")?.as_str() {
-        "1" => Ok(()),
-        count => Err(format!("it knows {count} nodes")),
+    knows(node, "1");
+}
+
+fn knows(node: &Node, expected: &str) {
+    wait_for("other nodes", || {
+        let count = node.cluster_info("cluster_known_nodes")?;
+        if count == expected { Ok(()) } else { Err(format!("it knows {count} nodes")) }
     });
 }
+
+fn id_of(node: &Node) -> Option<[u8; 16]> {
+    node.connect().words("CLUSTER MYID").bytes().and_then(parse_node_id)
+}
+
+/// What a node logs that looks for somebody of the cluster to join.
+const WAITS: &str = "still waiting to be let into the cluster of";
 
 #[track_caller]
 fn check_refused(reply: &Reply, why: &str) {
@@ -124,12 +135,6 @@ fn whoever_began_to_give_its_cluster_up_ends_in_one_membership() {
     mark(&mut node, &seed, [8; 16]);
     let id = node.connect().words("CLUSTER MYID");
     assert_eq!(id.bytes().and_then(parse_node_id), Some([8; 16]));
-    let knows = |node: &Node, expected: &str| {
-        wait_for("other nodes", || {
-            let count = node.cluster_info("cluster_known_nodes")?;
-            if count == expected { Ok(()) } else { Err(format!("it knows {count} nodes")) }
-        });
-    };
     knows(&node, "4");
     mark(&mut node, &seed, [8; 16]);
     assert_eq!(node.connect().words("CLUSTER MYID"), id, "it had joined");
@@ -143,4 +148,103 @@ fn whoever_began_to_give_its_cluster_up_ends_in_one_membership() {
     let id = last.connect().words("CLUSTER MYID");
     assert_eq!(id.bytes().and_then(parse_node_id), Some([9; 16]));
     knows(&last, "5");
+}
+
+#[test]
+fn a_cluster_that_is_gone_is_not_waited_for_for_ever() {
+    let (mut one, mut two) = (started("node 0", Role::First), started("node 1", Role::First));
+    let own = id_of(&two);
+    one.stop();
+    let path = two.data().join("appendonlydir").join(MARK_NAME);
+    let begin_marked = |node: &mut Node| {
+        node.stop();
+        let mark = Mark { seed: one.address().to_string(), node: [7; 16] };
+        std::fs::write(&path, mark.encode()).expect("ours");
+        let before = node.times_logged(WAITS);
+        node.begin();
+        node.wait_until_logged(WAITS, before);
+    };
+    begin_marked(&mut two);
+    // Whoever is killed while it waits waits anew.
+    two.kill();
+    two.start();
+    assert_eq!(id_of(&two), own);
+    check_is_alone(&two);
+    assert!(!path.exists(), "the mark is removed");
+    assert!(two.has_logged("this node stays in its own cluster: no node of that cluster has answered for"));
+    wait_for("a write", || match two.connect().words("SET key 1") {
+        reply if reply.is_status("OK") => Ok(()),
+        reply => Err(reply.to_string()),
+    });
+    // One that is there again in time is joined.
+    begin_marked(&mut two);
+    one.start();
+    knows(&one, "2");
+    wait_for("an answer", || two.cluster_info("cluster_state").map(drop));
+    assert_eq!(id_of(&two), Some([7; 16]));
+    assert!(!path.exists(), "the mark is removed");
+}
+
+#[test]
+fn who_is_killed_while_it_joins_ends_in_one_membership() {
+    let (one, mut two) = (started("node 0", Role::First), started("node 1", Role::First));
+    assert!(one.connect().words("SET key 1").is_status("OK"));
+    let reply = meet(&one, &two);
+    assert!(reply.is_status("OK"), "{reply}");
+    // Wherever exactly it is by the time that it is killed.
+    two.wait_until_logged("this node's own cluster is given up", 0);
+    two.kill();
+    let joined = two.times_logged("joined the cluster");
+    two.begin();
+    if joined == 0 {
+        two.wait_until_logged("joined the cluster", 0);
+        two.kill();
+        two.begin();
+    }
+    let check = |two: &Node, count: &str| {
+        knows(two, count);
+        // Who asks twice is let in once.
+        knows(&one, count);
+        assert!(!two.data().join("appendonlydir").join(MARK_NAME).exists(), "the mark is removed");
+        wait_for("a reply", || match two.connect().words("GET key") {
+            reply if reply.bytes() == Some(b"1") => Ok(()),
+            reply => Err(reply.to_string()),
+        });
+    };
+    check(&two, "2");
+    // As a crash leaves it when nothing but the mark is there any more.
+    let mut three = started("node 2", Role::First);
+    three.stop();
+    let directory = three.data().join("appendonlydir");
+    std::fs::remove_dir_all(&directory).expect("ours");
+    std::fs::create_dir(&directory).expect("ours");
+    let mark = Mark { seed: one.address().to_string(), node: [9; 16] };
+    std::fs::write(directory.join(MARK_NAME), mark.encode()).expect("ours");
+    three.start();
+    assert_eq!(id_of(&three), Some([9; 16]));
+    check(&three, "3");
+}
+
+#[test]
+fn clusters_with_one_password_meet_and_others_do_not() {
+    let with = |name: &str, password| {
+        let mut node = node(name, Role::First).option("requirepass", password);
+        node.start();
+        node
+    };
+    let (one, two, three) = (with("node 0", "secret"), with("node 1", "secret"), with("node 2", "other"));
+    let open = started("node 3", Role::First);
+    for (asked, other) in [(&one, &three), (&three, &two), (&open, &one)] {
+        check_refused(&meet(asked, other), "cannot be met");
+    }
+    let reply = meet(&one, &two);
+    assert!(reply.is_status("OK"), "{reply}");
+    for node in [&one, &two] {
+        knows(node, "2");
+    }
+    assert!(two.connect().words("SET key 1").is_status("OK"));
+    assert_eq!(one.connect().words("GET key").bytes(), Some(&b"1"[..]));
+    for node in [&three, &open] {
+        check_is_alone(node);
+    }
 }

@@ -1,10 +1,14 @@
 //! How clusters come to be and change.
 
+use duva_persist::{manifest::Manifest, names};
+use duva_server::cluster::file::{CLUSTER_FILE_NAME, ClusterFile};
+use duva_server::cluster::starts::{self, STARTS_FILE_NAME};
+
 use crate::cluster_support::load::Load;
 use crate::cluster_support::node::{Node, Role};
 use crate::cluster_support::wait_for;
 use crate::support::resp;
-use crate::{CLIENTS, Cluster, WRITES, node};
+use crate::{CLIENTS, Cluster, SHARDS, WRITES, node};
 
 #[test]
 fn three_nodes_serve_every_key_and_pipelines() {
@@ -241,6 +245,45 @@ fn a_copy_of_a_node_is_refused_and_harms_nobody() {
     load.finish_and_check(&cluster.addresses());
 }
 
+/// The epoch in which a node runs, and the one in which another one has seen it, as their directories say.
+fn epochs(node: &Node, (number, other): (u32, &Node)) -> Result<(u64, Option<u64>), String> {
+    let read = |node: &Node, name: &str| {
+        let path = node.data().join("appendonlydir").join(name);
+        std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let manifest = Manifest::decode(&read(node, names::MANIFEST)?).expect("it can be read");
+    let file = ClusterFile::decode(&read(other, CLUSTER_FILE_NAME)?).expect("it can be read");
+    let starts = starts::decode(&read(other, STARTS_FILE_NAME)?, &file.cluster).expect("it can be read");
+    Ok((manifest.epoch, starts.get(&number).map(|start| start.epoch)))
+}
+
+#[test]
+fn an_outdated_directory_is_refused_by_nodes_that_were_started_anew() {
+    let mut cluster = Cluster::start();
+    cluster.nodes[2].stop();
+    let mut copy = cluster.nodes[2].copy();
+    cluster.nodes[2].start();
+    cluster.wait_until_whole(3);
+    for other in &cluster.nodes[..2] {
+        wait_for("a note of its last start", || match epochs(&cluster.nodes[2], (3, other))? {
+            (epoch, Some(seen)) if epoch == seen => Ok(()),
+            epochs => Err(format!("{epochs:?}")),
+        });
+    }
+    cluster.nodes.iter_mut().for_each(Node::kill);
+    cluster.nodes[..2].iter_mut().for_each(Node::begin);
+    copy.begin();
+    for other in &cluster.nodes[..2] {
+        wait_for("a node to refuse the copy", || {
+            other.has_logged("has been seen with a later start").then_some(()).ok_or_else(|| other.log())
+        });
+    }
+    copy.kill();
+    // The node itself is welcome.
+    cluster.nodes[2].start();
+    cluster.wait_until_whole(3);
+}
+
 #[test]
 fn a_node_of_another_cluster_is_refused_and_harms_nobody() {
     let cluster = Cluster::start();
@@ -259,13 +302,35 @@ fn a_node_of_another_cluster_is_refused_and_harms_nobody() {
 }
 
 #[test]
+fn the_number_of_shards_is_the_clusters() {
+    let mut cluster = Cluster::founded();
+    let mut other = Node::new("node 1", Role::Joins(cluster.nodes[0].address()));
+    for (argument, times) in [("--shards=32", 1), ("--shards=32", 2), ("--shards=8", 3)] {
+        other.add_argument("--cores=2");
+        other.add_argument(argument);
+        other.start();
+        let ignored = format!("the cluster has {SHARDS} shards, which holds for every node: shards, ");
+        assert_eq!(other.times_logged(&ignored), times);
+        let reply = other.connect().words("CONFIG GET shards");
+        assert_eq!(reply.items().and_then(|items| items[1].bytes()), Some(SHARDS.to_string().as_bytes()));
+        other.stop();
+        other.remove_argument("--cores=2");
+        other.remove_argument(argument);
+    }
+    other.add_argument("--cores=2");
+    other.start();
+    cluster.nodes.push(other);
+    cluster.wait_until_whole(2);
+}
+
+#[test]
 fn what_was_in_memory_is_not_trusted_after_the_machine_started_anew() {
     let mut node = Node::new("1", Role::First).option("raft-durability", "memory");
     node.start();
     node.stop();
-    let path = node.data().join("appendonlydir").join(duva_persist::names::MANIFEST);
+    let path = node.data().join("appendonlydir").join(names::MANIFEST);
     let bytes = std::fs::read(&path).expect("the directory has a manifest");
-    let mut manifest = duva_persist::manifest::Manifest::decode(&bytes).expect("it can be read");
+    let mut manifest = Manifest::decode(&bytes).expect("it can be read");
     manifest.kernel_boot = [0xEE; 16];
     std::fs::write(&path, manifest.encode()).expect("it can be written");
     let (status, log) = node.run_to_its_end();

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::{shards::Shards, wait_for};
-use crate::support::connection::{Address, Connection};
+use crate::support::connection::{Address, Connection, PATIENCE};
 use crate::support::process::TemporaryDirectory;
 
 /// The ports that are tried; the kernel gives those from 32,768 on.
@@ -247,8 +247,19 @@ impl Node {
     /// # Panics
     /// When there is none to be had.
     pub fn connect(&self) -> Connection {
-        Connection::open(&Address::Tcp(self.address()))
-            .unwrap_or_else(|error| panic!("{}: {error}\n{}", self.name, self.log()))
+        self.open().unwrap_or_else(|error| panic!("{}: {error}\n{}", self.name, self.log()))
+    }
+
+    /// A connection, with the password if the options have one.
+    fn open(&self) -> io::Result<Connection> {
+        let mut connection = Connection::open(&Address::Tcp(self.address()))?;
+        connection.set_patience(LOOK_PATIENCE)?;
+        let place = self.options.iter().position(|option| option == "--requirepass");
+        if let Some(password) = place.and_then(|place| self.options.get(place + 1)) {
+            connection.try_call(&["AUTH", password])?;
+        }
+        connection.set_patience(PATIENCE)?;
+        Ok(connection)
     }
 
     /// What the node says about the shards of its cluster.
@@ -288,7 +299,20 @@ impl Node {
 
     /// Whether the process, or an earlier one of this node, has said so.
     pub fn has_logged(&self, text: &str) -> bool {
-        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).contains(text)
+        self.times_logged(text) > 0
+    }
+
+    /// How often the process, and earlier ones of this node, have said so.
+    pub fn times_logged(&self, text: &str) -> usize {
+        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).matches(text).count()
+    }
+
+    /// Waits until the process says so, once more than `before` times.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn wait_until_logged(&self, text: &str, before: usize) {
+        wait_for(text, || if self.times_logged(text) > before { Ok(()) } else { Err(self.log()) });
     }
 
     /// What the process wrote, the end of it.
@@ -301,7 +325,7 @@ impl Node {
 
     fn ask(&self, words: &[&str]) -> Result<crate::support::resp::Reply, String> {
         let show = |error: io::Error| format!("{}: {error}", self.name);
-        let mut connection = Connection::open(&Address::Tcp(self.address())).map_err(show)?;
+        let mut connection = self.open().map_err(show)?;
         connection.set_patience(LOOK_PATIENCE).map_err(show)?;
         let reply = connection.try_call(words).map_err(show)?;
         if reply.is_error() { Err(format!("{}: {reply}", self.name)) } else { Ok(reply) }

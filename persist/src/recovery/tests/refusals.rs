@@ -115,6 +115,36 @@ fn missing_snapshot_is_refused() {
 }
 
 #[test]
+fn a_snapshot_that_was_let_go_is_not_demanded_and_serves() {
+    // A replica left, and another one begins: in the same journal, or in that of a later start.
+    let left = Records::new().entry(0, 1, "a").entry(0, 2, "b").mark(0, 2).entry(0, 3, "c");
+    let anew = Records::new().term(3).entry(0, 1, "x");
+    let first = || segment(0, 1, 1).shards([0, 1]).block(0, left.clone());
+    let second = |epoch, number| segment(0, epoch, 2).shards([0]).number(number).block(0, anew.clone());
+    let cut = Position::new(1, dir([first()]).end(FIRST) as u32);
+    for (mut built, manifest) in [
+        (dir([first().sealed(), second(1, 1)]), manifest(1)),
+        (dir([first(), second(2, 0)]), with_cuts(2, &[(1, 0, cut)])),
+    ] {
+        let scan = built.scan(&manifest).unwrap();
+        assert_eq!((built.visited(&scan), scan.snapshots()[0].clone()), (vec!["0/1 x".to_owned()], None));
+        // As a crash leaves it: what it covers was committed, so it is more than the log has.
+        built.files.insert(names::snapshot(0, 2), vec![]);
+        let scan = built.scan(&manifest).unwrap();
+        assert_eq!(scan.snapshots()[0].as_ref().map(|snapshot| snapshot.index), Some(2));
+        assert_eq!(scan.states()[0].last_index.get(), 2);
+    }
+    // The first segment is needed no more.
+    let mut built = dir([first().sealed(), second(1, 1)]);
+    built.files.remove(FIRST);
+    assert_eq!(built.visited(&built.scan(&manifest(1)).unwrap()), ["0/1 x"]);
+    // Another snapshot is demanded again.
+    let marked = segment(0, 1, 2).shards([0]).number(1).block(0, anew.mark(0, 1));
+    let refusal = dir([first().sealed(), marked]).refusal(&manifest(1));
+    assert!(refusal.starts_with("0-00000000000000000001.snapshot.rdb is missing: "), "{refusal}");
+}
+
+#[test]
 fn epochs_must_be_known() {
     let built = three_segments();
     let refusal = built.refusal(&manifest(2));

@@ -12,17 +12,20 @@
 //!   node takes up its id again, since the meta group's file begins with such a state. Under that id nothing is promised
 //!   after that, so all that it knew may go.
 //! - Its keys leave memory piece by piece, and never while a save walks them.
-//! - On disk its newest snapshot stays, which the journal names, and its term and vote. What the journal has behind that
-//!   is needed no more. A start finds the same, and holds none of it in memory.
-//! - The replica that comes back under a new id begins with that snapshot, loaded anew, so that memory and disk agree. It
-//!   is a state of the shard that was committed.
+//! - On disk its newest snapshot stays until the next rewrite, which the journal names, and its term and vote. What the journal has
+//!   behind that is needed no more. A start finds the same, and holds none of it in memory.
+//! - The replica that comes back under a new id before that begins with that snapshot, loaded anew, so that memory and disk
+//!   agree. It is a state of the shard that was committed. Later it begins with nothing, as a first one does.
+//! - A rewrite lets the snapshot go in this order: no replica is placed here, nor coming back; the journal's next header says that
+//!   there is nothing of the shard; that header is durable; the file is removed. A start that finds the file
+//!   in between has the snapshot again: whatever a newer replica has promised, it is committed, or behind the snapshot and in the log.
 
 use duva_engine::Shard;
 use duva_net::io::{FileTask, Io};
 use duva_persist::names;
 use duva_raft::{Raft, ReplicaId, Restored, Role, SnapshotMeta};
 
-use super::{Groups, forward::number};
+use super::{Groups, forward::number, genesis_membership};
 use crate::{
     cluster::{incarnation_of, meta::MetaState, node_of},
     core::{node::Node, peer::frame::Kind, tickets::Ticket},
@@ -81,6 +84,32 @@ impl Node {
         if let Some(log) = &mut self.log {
             log.forget_behind(shard, snapshot.index, snapshot.term);
         }
+    }
+
+    /// A rewrite begins: the snapshots of shards that have their places elsewhere are worth their room no longer.
+    pub(in crate::core) fn let_idle_snapshots_go(&mut self) {
+        let Some(view) = self.cluster_view.clone() else { return };
+        let Some(mut groups) = self.groups.take() else { return };
+        let own = groups.options.number;
+        for (shard, replicas) in (0..).zip(&view.state.placement) {
+            let is_wanted = replicas.iter().any(|&replica| node_of(replica) == own);
+            let is_returning = groups.returning.iter().any(|returning| returning.shard == shard);
+            let is_busy = is_wanted || is_returning || groups.by_shard[usize::from(shard)].is_some();
+            let idle = groups.idle[usize::from(shard)].as_mut().filter(|_| !is_busy);
+            if let (Some((_, snapshot)), Some(log)) = (idle, &mut self.log)
+                && snapshot.index > 0
+            {
+                tracing::info!(
+                    shard,
+                    index = snapshot.index,
+                    "the snapshot of a shard that has left is let go"
+                );
+                *snapshot = SnapshotMeta { membership: genesis_membership(), ..SnapshotMeta::default() };
+                log.forget_all(shard);
+                self.saver.let_go(shard);
+            }
+        }
+        self.groups = Some(groups);
     }
 
     /// Ends the replicas that are not wanted here any more, as far as they may end.

@@ -24,6 +24,8 @@ pub enum FailoverRefusal {
     NoCluster,
     /// It has no replica.
     NoReplica,
+    /// It can keep nothing.
+    JournalHasFailed,
     /// A leader cannot be reached, or there is none.
     LeaderIsAway,
     /// Nobody leads the group that would have to agree.
@@ -38,6 +40,9 @@ impl FailoverRefusal {
         match self {
             Self::NoCluster => "ERR This instance has cluster support disabled",
             Self::NoReplica => "ERR You should send CLUSTER FAILOVER to a replica",
+            Self::JournalHasFailed => {
+                "ERR This node's journal has failed: it leads nothing until it is started anew"
+            }
             Self::LeaderIsAway => "ERR Master is down or failed, please use CLUSTER FAILOVER FORCE",
             Self::NoMetaLeader => "TRYAGAIN The cluster has no leader now",
             Self::Busy => "TRYAGAIN Too many changes of the cluster wait",
@@ -56,6 +61,9 @@ impl Node {
             return Err(FailoverRefusal::NoCluster);
         };
         let own = view.number;
+        if cluster.broken().contains(&own) {
+            return Err(FailoverRefusal::JournalHasFailed);
+        }
         let has_replica = |shard: usize| view.state.placement[shard].iter().any(|it| node_of(*it) == own);
         let mut shards = (0..view.state.placement.len()).filter(|&shard| has_replica(shard)).peekable();
         if shards.peek().is_none() {

@@ -137,10 +137,11 @@ impl Node {
                 unconfirmed: BTreeSet::new(),
             })
         });
+        let broken = self.cluster.as_ref().map(|cluster| cluster.broken()).unwrap_or_default();
         let mut is_done = !self.hand_meta_over(&mut leaving, &groups.leavers, now_ns);
         for place in 0..groups.by_shard.len() {
             let Some(group) = &mut groups.by_shard[place] else { continue };
-            is_done &= !self.hand_group_over(group, &mut leaving, &groups.leavers, now_ns);
+            is_done &= !self.hand_group_over(group, &mut leaving, (&groups.leavers, &broken), now_ns);
             if group.raft.has_ready() {
                 groups.mark_dirty(place as u16);
             }
@@ -164,11 +165,13 @@ impl Node {
         &mut self,
         group: &mut Group,
         leaving: &mut Leaving,
-        leavers: &Leavers,
+        (leavers, broken): (&Leavers, &BTreeSet<u32>),
         now_ns: u64,
     ) -> bool {
         let shard = group.shard;
-        let is_up = |node| self.peers.is_up(node) && !is_leaving(leavers, node, shard, now_ns);
+        let is_up = |node: u32| {
+            self.peers.is_up(node) && !is_leaving(leavers, node, shard, now_ns) && !broken.contains(&node)
+        };
         let leads = leaving.handed.hand_over(shard, &mut group.raft, is_up, now_ns);
         if group.raft.role() == Role::Leader && !leads {
             // Nobody takes it over.

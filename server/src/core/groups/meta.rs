@@ -7,7 +7,11 @@
 //! - All cores see the state that is applied here, as it is published; none of them waits for that.
 //! - Changes are asked for without an answer: who asks looks at what is published, and asks again.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use duva_net::io::{FileTask, Io};
 use duva_raft::{
@@ -15,9 +19,12 @@ use duva_raft::{
     codec,
 };
 
-use super::{GroupOptions, with_heartbeats};
+use super::{GroupOptions, starts::StartsFile, with_heartbeats};
 use crate::{
-    cluster::{balance, file::ClusterFile, meta::MetaCommand, meta::MetaState, node_of, replica},
+    cluster::{
+        balance, file::ClusterFile, meta::MetaCommand, meta::MetaState, node_of, replica,
+        starts::STARTS_FILE_NAME,
+    },
     core::{
         node::Node,
         peer::frame::{Kind, META_GROUP},
@@ -65,9 +72,11 @@ pub struct MetaGroup {
     is_written_with_snapshot: bool,
     plan_ns: u64,
     heartbeat_ns: u64,
-    /// Since when nodes cannot be reached, in nanoseconds.
+    /// Since when nodes cannot be reached, or keep nothing, in nanoseconds.
     lost_since_ns: BTreeMap<u32, u64>,
     replace_after_ns: u64,
+    /// The other file that core 0 keeps.
+    pub(super) starts: StartsFile,
 }
 
 impl MetaGroup {
@@ -88,6 +97,7 @@ impl MetaGroup {
             snapshot_state: state.clone(),
             state,
             number,
+            starts: StartsFile::new(path.with_file_name(STARTS_FILE_NAME)),
             path,
             ready: Ready::default(),
             has_news: true,
@@ -284,6 +294,7 @@ impl Node {
             cluster.publish(&meta.state, meta.leader(), meta.applied());
         }
         self.meta = Some(meta);
+        self.run_starts(io, now_ns);
     }
 
     /// The meta group's file is durable, or could not be written.
@@ -316,8 +327,16 @@ impl Node {
 
     /// What the leader of the meta group does about nodes and replicas.
     fn plan_cluster(&mut self, meta: &mut MetaGroup, now_ns: u64) {
+        let broken = self.cluster.as_ref().map(|cluster| cluster.broken()).unwrap_or_default();
+        let is_alive = |number: u32| {
+            let is_there = number == meta.number || self.peers.is_steady(number, now_ns);
+            is_there && !broken.contains(&number)
+        };
+        let nodes = meta.state.nodes.keys().copied();
+        let living: BTreeSet<u32> = nodes.filter(|&number| is_alive(number)).collect();
+        let alive = |number: u32| living.contains(&number);
         for &number in meta.state.nodes.keys() {
-            if number == meta.number || self.peers.is_steady(number, now_ns) {
+            if alive(number) {
                 meta.lost_since_ns.remove(&number);
             } else {
                 meta.lost_since_ns.entry(number).or_insert(now_ns);
@@ -340,7 +359,6 @@ impl Node {
             .filter(|(_, since_ns)| now_ns.saturating_sub(**since_ns) >= meta.replace_after_ns)
             .map(|(number, _)| *number)
             .collect();
-        let alive = |number: u32| number == meta.number || self.peers.is_steady(number, now_ns);
         let voters = self.cluster.as_ref().map(|cluster| cluster.voters()).unwrap_or_default();
         let is_caught_up = |shard: u16, replica: ReplicaId| {
             voters.get(usize::from(shard)).is_some_and(|voters| voters.contains(&replica))

@@ -36,6 +36,7 @@ mod report;
 mod restore;
 mod run;
 mod snapshots;
+mod starts;
 #[cfg(test)]
 mod tests;
 

@@ -6,6 +6,7 @@
 //! - A state of the cluster that is older than the group's membership changes nothing: it does not know who is in it.
 //! - One change of a group at a time; who is to go goes after who is to come has come.
 //! - A leader hands no shard over to a node that it still brings up to date in another: that node has enough to do.
+//! - Nothing is handed to a node whose journal has failed, and no replica there begins to count: it can keep nothing.
 //! - A replica under a new id goes on with all that it had under the old one, its vote included, once that is durable; if the
 //!   old one has left, with what the disk holds.
 
@@ -161,11 +162,15 @@ impl Node {
             return;
         }
         groups.compare_ns = with_heartbeats(groups.now_ns, COMPARE_NS, groups.options.heartbeat_ns());
-        let Some(view) = self.cluster_view.clone() else { return };
+        let (Some(view), Some(cluster)) = (self.cluster_view.clone(), self.cluster.clone()) else { return };
         self.found_replicas(groups, &view.state);
         self.leave_groups(groups, &view.state);
         let (now_ns, is_lost) = (groups.now_ns, self.is_journal_lost());
         let catching_up = catching_up(groups, &view.state, |node| self.peers.is_up(node));
+        if is_lost {
+            cluster.set_broken(groups.options.number, true);
+        }
+        let broken = cluster.broken();
         let mut statuses = Vec::new();
         for (shard, replicas) in view.state.placement.iter().enumerate() {
             let (leader, term) = (groups.routes[shard].leader, groups.routes[shard].term);
@@ -175,7 +180,7 @@ impl Node {
                 if knows_all(&view.state, group.raft.membership()) {
                     let is_leaving = |node| leave::is_leaving(&groups.leavers, node, shard as u16, now_ns);
                     compare(group, replicas, (now_ns, is_lost), &catching_up, |node| {
-                        self.peers.is_up(node) && !is_leaving(node)
+                        self.peers.is_up(node) && !is_leaving(node) && !broken.contains(&node)
                     });
                 }
                 let voters = group.raft.membership().voters.clone();
@@ -191,7 +196,6 @@ impl Node {
                 ));
             }
         }
-        let Some(cluster) = self.cluster.clone() else { return };
         let led: Vec<(u16, ShardStatus)> =
             statuses.iter().filter(|(_, status)| !status.voters.is_empty()).cloned().collect();
         cluster.update(statuses);

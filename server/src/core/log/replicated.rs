@@ -321,6 +321,15 @@ impl Log {
         }
     }
 
+    /// Nobody needs anything that the disk holds of a shard, its snapshot neither: the next header says that there is nothing, and
+    /// only behind that the file may go.
+    pub(in crate::core) fn forget_all(&mut self, shard: u16) {
+        self.forget_behind(shard, 0, 0);
+        let state = self.journal.state_mut(shard);
+        (state.snapshot_index, state.snapshot_term) = (0.into(), 0.into());
+        self.replicated.forgotten_in = self.journal.segments().last();
+    }
+
     /// Whether a start would not know yet that a shard has left.
     pub(super) fn is_forgetting(&self) -> bool {
         self.replicated.forgotten_in.is_some_and(|open| self.journal.segments().last() <= Some(open))

@@ -226,11 +226,18 @@ impl<I: Io> Core<I> {
     /// Receives frames of `peer` on this connection from now on.
     pub(in crate::core) fn adopt_peer(&mut self, socket: Socket, peer: PeerIdentity) {
         let now_ns = self.clock.monotonic_ns;
+        let known = self.node.cluster.as_ref().and_then(|cluster| cluster.last_start(peer.number));
+        if let Some(start) = known {
+            self.node.peers.recall(peer.number, start);
+        }
         if let Err(impostor) = self.node.peers.check(&peer, now_ns) {
             self.note_refusal(socket, &impostor);
             return self.io.close(socket);
         }
         if let Some(cluster) = &self.node.cluster {
+            if let Some(start) = self.node.peers.last_start(peer.number) {
+                cluster.note_start(peer.number, start);
+            }
             cluster.note_link(peer.number, usize::from(peer.cores));
         }
         let is_same = |inbound: &Inbound| inbound.peer.node == peer.node && inbound.peer.core == peer.core;

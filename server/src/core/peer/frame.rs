@@ -50,7 +50,7 @@ pub enum Kind {
     Leaders = 5,
     /// A packet of the failure detector.
     Gossip = 6,
-    /// What the sender's wall clock shows.
+    /// What the sender's wall clock shows; with the flag 1, that a journal of the sender has failed.
     Clock = 7,
     /// The sender stops, and is about to lead the group no more; with the flag 1, that the receiver does so is known.
     Leaving = 8,

@@ -4,7 +4,7 @@
 //! connection is there; its Hello is then the first of its pending bytes. What was pushed and has not left when a link breaks is
 //! gone. Frames leave in the order in which they were pushed; unhurried ones wait for one that is not, or for their time.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr};
 
 use duva_net::io::Token;
 
@@ -13,6 +13,7 @@ use super::{
     frame::{self, Frames, Kind},
     hello,
 };
+use crate::cluster::starts::{LastStart, Starts};
 
 /// Bytes that wait to leave on one link past which it takes no messages of Raft, and [`Peers::has_room`] is false.
 pub const UNSENT_BYTES_MAX: usize = 8 << 20;
@@ -127,12 +128,6 @@ impl fmt::Display for Impostor {
     }
 }
 
-/// A process of another node.
-struct Life {
-    life: u64,
-    epoch: u64,
-}
-
 /// A link from one core of another node.
 pub(super) struct Inbound {
     pub(super) token: Token,
@@ -151,7 +146,7 @@ pub struct Peers {
     links: Vec<Link>,
     pub(super) inbound: Vec<Inbound>,
     /// The processes that were linked last, by number.
-    lives: BTreeMap<u32, Life>,
+    lives: Starts,
     broken: Vec<u32>,
     /// Nodes of which an accepted link broke: answers to any core may have been on it.
     silenced: Vec<u32>,
@@ -483,9 +478,21 @@ impl Peers {
         // Of nodes that are not known yet nothing is kept.
         if self.place(number).is_some() {
             let &PeerIdentity { life, epoch, .. } = peer;
-            self.lives.insert(number, Life { life, epoch });
+            self.lives.insert(number, LastStart { life, epoch });
         }
         Ok(())
+    }
+
+    /// Another core, or an earlier process, has seen this start of a node.
+    pub(super) fn recall(&mut self, number: u32, start: LastStart) {
+        if self.lives.get(&number).is_none_or(|known| known.epoch < start.epoch) {
+            self.lives.insert(number, start);
+        }
+    }
+
+    /// The last start of a node that is kept.
+    pub(super) fn last_start(&self, number: u32) -> Option<LastStart> {
+        self.lives.get(&number).copied()
     }
 
     /// The connection of the link to `number`, if it has something to send and no send is under way.

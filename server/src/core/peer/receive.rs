@@ -16,7 +16,7 @@ impl Node {
             }
             LINK_GROUP if header.kind == Kind::Clock => {
                 let now_ns = self.groups.as_ref().map_or(0, |groups| groups.now_ns());
-                self.take_clock(from, payload, now_ns);
+                self.take_clock(from, header.flags, payload, now_ns);
             }
             LINK_GROUP => {}
             _ => self.take_group_frame(from, header, payload),

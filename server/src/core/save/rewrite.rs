@@ -104,6 +104,7 @@ impl Rewrite {
 impl Node {
     pub(super) fn begin_rewrite(&mut self) {
         assert!(self.saver.part.is_none(), "one save or rewrite at a time");
+        self.let_idle_snapshots_go();
         let Self { saver, log, executor, .. } = self;
         let log = log.as_deref_mut().expect("only a journal is rewritten");
         let numbers = executor.shards.iter().map(|shard| executor.shards.number_of(shard.slots().start));
@@ -308,13 +309,22 @@ impl Node {
 
     /// The marks of all snapshots are durable: the journal before them goes, and older snapshots.
     fn trim_journal(&mut self, io: &mut impl Io, may_trim: bool) {
+        let directory = self.journal_directory();
         let Self { saver, log: Some(log), executor, .. } = self else { return };
         let Some(Part::Rewrite(rewrite)) = &mut saver.part else { return };
         if rewrite.is_abandoned || !may_trim {
             return self.end_part(false, Vec::new());
         }
         log.trim(rewrite.keep_from, io);
-        let paths = std::mem::take(&mut saver.obsolete);
+        let keep_from = rewrite.keep_from;
+        let mut paths = std::mem::take(&mut saver.obsolete);
+        if keep_from > Position::default() {
+            let is_idle =
+                |shard| self.groups.as_ref().is_some_and(|groups| groups.is_idle(usize::from(shard)));
+            let departed = saver.take_departed(is_idle);
+            paths
+                .extend(departed.iter().map(|&(shard, index)| directory.join(names::snapshot(shard, index))));
+        }
         if !paths.is_empty() {
             io.file_task(Ticket::Ignored.number(), FileTask::Remove { paths });
         }
@@ -323,7 +333,7 @@ impl Node {
         // Of a shard that has left, no later start wants what is behind its snapshot: this journal says so.
         let has_left = |number: usize| {
             let is_idle = self.groups.as_ref().is_some_and(|groups| groups.is_idle(number));
-            is_idle && rewrite.keep_from > Position::default()
+            is_idle && keep_from > Position::default()
         };
         let covered = |number| if has_left(number) { u64::MAX } else { saver.snapshots[number].index };
         let snapshots = numbers.map(|number| (number as u16, covered(number))).collect();
