@@ -95,7 +95,7 @@ pub(crate) fn head(bytes: &[u8]) -> Head {
     if checksum(&bytes[..header_len], 12) != u32_at(bytes, 12) {
         return Head::Invalid;
     }
-    if u16_at(bytes, 10) > 1 {
+    if u16_at(bytes, 10) > 2 {
         return Head::Newer(u16_at(bytes, 10));
     }
     let count = usize::from(u16_at(bytes, 26));

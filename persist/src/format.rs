@@ -19,7 +19,10 @@ use zerocopy::{
 };
 
 /// The version that is written. A reader refuses segments whose `reader_version` is above its own.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
+
+/// The oldest version that reads rightly what is written.
+pub const READER_VERSION: u16 = 1;
 
 /// What a segment begins with.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"DUVASEG\n";
@@ -195,7 +198,7 @@ pub struct RecordHeader {
     pub len: U32,
     /// CRC32C of the header from the next field on, then the payload; all of it xor [`BlockHeader::salt`].
     pub crc: U32,
-    /// The entry's index in its shard's log; a fragment's stream; 0 where it means nothing.
+    /// The entry's index in its shard's log; a fragment's stream; what is committed; 0 where it means nothing.
     pub index: U64,
     /// The entry's term.
     pub term: U64,
@@ -245,7 +248,8 @@ pub enum Kind {
     Entry = 1,
     /// Shard time moves to the timestamp, and what is due goes.
     Tick = 2,
-    /// Term and vote: the term in the header, the vote as eight bytes.
+    /// Term and vote: the term in the header, the vote as eight bytes. The index says up to where the shard's log, as the
+    /// records before this leave it, is known to be committed; 0: nothing is said of that.
     HardState = 3,
     /// Who replicates the shard.
     Membership = 4,

@@ -20,7 +20,7 @@ mod states;
 
 pub use fragments::Fragments;
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use self::{
     plan::{BLOCK_HEADER_BYTES, Plan},
@@ -355,6 +355,18 @@ impl Journal {
         }
         self.plan.begin(&self.states, &mut self.segments);
         self.append_to_block(record, payload);
+    }
+
+    /// Appends that a shard's log is committed up to `index`, for good. Its term and vote stay what they are.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the log ends before that, or if the shard is not on this core.
+    pub fn append_committed(&mut self, shard: u16, index: u64) {
+        let state = *self.states.state_mut(shard);
+        assert!(index <= state.last_index.get(), "only what is in the journal is said to be committed");
+        let record = Record { index, term: state.term.get(), ..Record::new(Kind::HardState, shard) };
+        self.append(&record, |out| out.extend_from_slice(state.vote.as_bytes()));
     }
 
     /// Appends a piece of a large payload. See [`Fragments`], which numbers them.

@@ -24,7 +24,8 @@ pub struct Record {
     pub kind: Kind,
     /// [`crate::format::record_flag`].
     pub flags: u8,
-    /// The entry's index in its shard's log; a fragment's stream; 0 where it means nothing.
+    /// The entry's index in its shard's log; a fragment's stream; with a hard state, up to where the log is committed, or 0; 0
+    /// where it means nothing.
     pub index: u64,
     /// The entry's term.
     pub term: u64,

@@ -25,6 +25,8 @@
 //!   nothing behind that index counts. The next header, which ends the log there with the snapshot's term, keeps it so.
 //! - A header that names neither an entry nor a snapshot of a shard lets go of all that was known of the shard before: its log
 //!   begins anew there. An earlier snapshot serves if it is there, and is not demanded.
+//! - What a hard state says to be committed counts for the log as the records before it leave it, and as far as no later
+//!   record or header replaces that. Where something of the directory was lost it says nothing.
 //! - No file can be missing that holds something needed. A sealed segment demands the next one, the manifest every journal of
 //!   its epoch, and the headers of those, which name every shard's last index and snapshot, whatever holds the entries
 //!   up to there. While the epoch is not begun the manifest demands the earlier journals themselves.
@@ -113,8 +115,10 @@ pub struct Scan {
     /// By core: the highest sequence of a file.
     last_sequences: Vec<(u16, u32)>,
     lost: Option<Lost>,
-    /// In order.
+    /// Transactions, in order.
     committed: Vec<u64>,
+    /// By shard.
+    committed_to: Vec<u64>,
 }
 
 /// The snapshot that a shard's replay begins with.
@@ -227,6 +231,14 @@ impl Scan {
     /// snapshot's file knows both.
     pub fn states(&self) -> Vec<ShardState> {
         self.states.clone()
+    }
+
+    /// By shard, up to which index its log is known to be committed; 0: nothing is known of that. It may be below the snapshot's
+    /// index, never above the log's last one.
+    ///
+    /// What was committed is final: it is the same entry in every later log of the shard, whoever holds it.
+    pub fn committed_to(&self) -> &[u64] {
+        &self.committed_to
     }
 
     /// The snapshot that each shard's replay begins with, by shard.

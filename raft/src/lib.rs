@@ -32,7 +32,7 @@
 //! **The disk** gets one [`Write`] after another, in order. [`Raft::written`] and [`Raft::synced`] tell how far it
 //! is, each with all earlier writes. A write with a hard state must be synced soon, whatever [`Durability`] says. A
 //! write's entries replace the log from the first one's index on. What a crash leaves of the writes is a prefix, and
-//! becomes [`Restored`].
+//! becomes [`Restored`]. A driver that also keeps how far it has applied may go on from there: [`Raft::with_applied`].
 //!
 //! **The state machine** gets [`Ready::committed`], each entry once and in order, entries of all [kinds](EntryKind)
 //! so that none is missing. [`Raft::applied`] lets them leave memory. Nothing that is committed is taken back.
@@ -95,6 +95,6 @@ pub use progress::{Progress, ProgressState};
 pub use raft::Raft;
 pub use ready::{Fetch, ReadState, Ready, SnapshotRead, SnapshotWrite, Write};
 pub use types::{
-    Config, Durability, ENTRY_OVERHEAD_BYTES, Entry, EntryKind, HardState, Index, Proposal, ProposeError,
-    ReadMode, ReadOutcome, ReplicaId, Restored, Role, SnapshotMeta, Term,
+    AppliedLog, Config, Durability, ENTRY_OVERHEAD_BYTES, Entry, EntryKind, HardState, Index, Proposal,
+    ProposeError, ReadMode, ReadOutcome, ReplicaId, Restored, Role, SnapshotMeta, Term,
 };

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{Entry, EntryKind, Index, Membership, Restored, SnapshotMeta, Term};
+use crate::{AppliedLog, Entry, EntryKind, Index, Membership, Restored, SnapshotMeta, Term};
 
 /// Entries of one term that follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,19 +38,32 @@ pub(crate) struct Log {
 impl Log {
     /// # Panics
     ///
-    /// Panics if the entries do not follow the snapshot, their terms fall, or a membership cannot be read.
-    pub(crate) fn new(restored: Restored, cache_bytes_max: usize) -> Self {
+    /// Panics if the entries do not follow the snapshot and what was dropped, their terms fall, a membership cannot be read, or
+    /// something is applied that is not there.
+    pub(crate) fn new(restored: Restored, applied: AppliedLog, cache_bytes_max: usize) -> Self {
+        let snapshot_index = restored.snapshot.index;
+        let dropped_to = applied.dropped_to.max(snapshot_index);
+        let first = applied.terms.first().map(|(first, _)| *first);
+        let is_known = first == (dropped_to > snapshot_index).then_some(snapshot_index + 1)
+            && applied.terms.is_sorted_by(|one, next| one.0 < next.0 && one.1 < next.1)
+            && applied.terms.last().is_none_or(|(first, _)| *first <= dropped_to);
+        assert!(is_known, "the terms of all dropped entries are known, and never fall");
+        let run = |(first, term)| Run { first, term };
         let mut log = Self {
-            last_index: restored.snapshot.index,
-            applied_index: restored.snapshot.index,
+            last_index: dropped_to,
+            applied_index: dropped_to,
             snapshot: restored.snapshot,
             cached: VecDeque::with_capacity(restored.entries.len()),
-            runs: VecDeque::new(),
-            memberships: VecDeque::new(),
+            runs: applied.terms.into_iter().map(run).collect(),
+            memberships: applied.memberships.into(),
             applied_bytes: 0,
             cache_bytes_max,
         };
         restored.entries.into_iter().for_each(|entry| log.append(entry));
+        assert!(applied.index <= log.last_index, "entry {} is applied, and lost", applied.index);
+        if applied.index > log.applied_index {
+            log.applied(applied.index);
+        }
         log
     }
 
@@ -288,7 +301,7 @@ mod tests {
     fn log(terms: &[Term], cache_bytes_max: usize) -> Log {
         let entries = (3..).zip(terms).map(|(index, &term)| entry(index, term)).collect();
         let restored = Restored { snapshot: meta(2, 1), entries, ..Restored::default() };
-        Log::new(restored, cache_bytes_max)
+        Log::new(restored, AppliedLog::default(), cache_bytes_max)
     }
 
     fn terms(log: &Log) -> Vec<Option<Term>> {
@@ -302,6 +315,41 @@ mod tests {
         assert_eq!((log.last_index(), log.last_term(), log.first_cached()), (7, 5, 3));
         let empty = self::log(&[], 0);
         assert_eq!((empty.last_index(), empty.last_term(), empty.first_cached()), (2, 1, 3));
+    }
+
+    #[test]
+    fn what_was_applied_and_dropped_is_known() {
+        // Entries 3 to 7, of which 3 to 5 are applied and 3 and 4 not there.
+        let restored =
+            Restored { snapshot: meta(2, 1), entries: vec![entry(5, 2), entry(6, 4)], ..Restored::default() };
+        let memberships = vec![(4, membership(&[1, 2]))];
+        let applied = AppliedLog { index: 5, dropped_to: 4, terms: vec![(3, 1), (4, 2)], memberships };
+        let mut log = Log::new(restored, applied, 1000);
+        assert_eq!(terms(&log), [None, Some(1), Some(1), Some(2), Some(2), Some(4), None]);
+        assert_eq!((log.first_cached(), log.applied_index(), log.applied_bytes), (5, 5, 100));
+        assert_eq!((log.membership(), log.membership_at(3)), ((4, &membership(&[1, 2])), &membership(&[1])));
+        log.truncate(6);
+        log.append(entry(6, 5));
+        log.applied(6);
+        log.compact(3);
+        assert_eq!(terms(&log), [None, None, Some(1), Some(2), Some(2), Some(5), None]);
+        assert_eq!(log.membership().0, 4);
+        log.compact(5);
+        assert_eq!(log.snapshot(), &SnapshotMeta { index: 5, term: 2, membership: membership(&[1, 2]) });
+        // All of it may be dropped.
+        let applied = AppliedLog { index: 4, dropped_to: 4, terms: vec![(3, 3)], memberships: Vec::new() };
+        let restored = Restored { snapshot: meta(2, 1), ..Restored::default() };
+        let mut log = Log::new(restored, applied, 0);
+        assert_eq!((log.last_index(), log.last_term(), log.first_cached()), (4, 3, 5));
+        log.append(entry(5, 3));
+        assert_eq!(terms(&log), [None, Some(1), Some(3), Some(3), Some(3), None]);
+    }
+
+    #[test]
+    #[should_panic(expected = "the terms of all dropped entries")]
+    fn what_was_dropped_without_a_term_is_refused() {
+        let restored = Restored { snapshot: meta(2, 1), ..Restored::default() };
+        Log::new(restored, AppliedLog { index: 4, dropped_to: 4, ..AppliedLog::default() }, 0);
     }
 
     #[test]

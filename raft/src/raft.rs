@@ -16,8 +16,8 @@ use self::{
     snapshot::Incoming,
 };
 use crate::{
-    Body, Config, Entry, EntryKind, HardState, Index, Membership, Message, Progress, Proposal, ProposeError,
-    Ready, ReplicaId, Restored, Role, SnapshotMeta, SnapshotWrite, Term,
+    AppliedLog, Body, Config, Entry, EntryKind, HardState, Index, Membership, Message, Progress, Proposal,
+    ProposeError, Ready, ReplicaId, Restored, Role, SnapshotMeta, SnapshotWrite, Term,
     log::Log,
     membership::majority_value,
     mutation::{self, Mutation},
@@ -69,14 +69,30 @@ impl Raft {
     /// Panics if the configuration contradicts itself ([`Config::check`]), or if what is restored does: entries that
     /// do not follow the snapshot, terms that fall, a membership that cannot be read.
     pub fn new(config: Config, restored: Restored, now_ns: u64, seed: u64) -> Self {
+        Self::with_applied(config, restored, AppliedLog::default(), now_ns, seed)
+    }
+
+    /// As [`Self::new`], with a state machine that is ahead of the snapshot: entries behind that are applied, because they are known
+    /// to be committed, and not handed out again.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::new`], and if what is applied is not there, or the terms of what was dropped are not known.
+    pub fn with_applied(
+        config: Config,
+        restored: Restored,
+        applied: AppliedLog,
+        now_ns: u64,
+        seed: u64,
+    ) -> Self {
         if let Err(reason) = config.check() {
             panic!("{reason}");
         }
         let HardState { term, vote } = restored.hard_state;
         let mut random = Random::new(seed);
         let reads = Reads::new(random.next());
-        let log = Log::new(restored, config.cache_bytes_max);
-        let snapshot_index = log.snapshot().index;
+        let log = Log::new(restored, applied, config.cache_bytes_max);
+        let applied_index = log.applied_index();
         let mut raft = Self {
             mutation: None,
             now_ns,
@@ -86,8 +102,8 @@ impl Raft {
             role: Role::Follower,
             leader: None,
             leader_of_term: None,
-            commit_index: snapshot_index,
-            handed_commit: snapshot_index,
+            commit_index: applied_index,
+            handed_commit: applied_index,
             disk: Disk::new(log.last_index()),
             log,
             election: Election::default(),

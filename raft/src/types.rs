@@ -218,6 +218,22 @@ pub struct Restored {
     pub entries: Vec<Entry>,
 }
 
+/// How far a restored log is committed and applied already, and what of it is not in [`Restored::entries`]. Nothing by default:
+/// then only the snapshot is applied, and all entries are there.
+///
+/// What a driver persists of that must be true for good: an entry is committed once [`crate::Ready::committed`] has brought it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppliedLog {
+    /// The last entry that is applied.
+    pub index: Index,
+    /// The last entry behind the snapshot that is not among the entries; all up to there are applied. 0: there is none.
+    pub dropped_to: Index,
+    /// Their terms: the first index of each, in order.
+    pub terms: Vec<(Index, Term)>,
+    /// The memberships among them, in order.
+    pub memberships: Vec<(Index, Membership)>,
+}
+
 /// What a driver wants in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {

@@ -18,8 +18,8 @@ use zerocopy::{
 use super::{JournalOptions, Write, segments::Segments, states::States};
 use crate::{
     format::{
-        BLOCK_ALIGN, BLOCK_BYTES_MAX, BLOCK_MAGIC, BlockHeader, FORMAT_VERSION, Position, SEGMENT_MAGIC,
-        SegmentHeader, align_up, block_flag,
+        BLOCK_ALIGN, BLOCK_BYTES_MAX, BLOCK_MAGIC, BlockHeader, FORMAT_VERSION, Position, READER_VERSION,
+        SEGMENT_MAGIC, SegmentHeader, align_up, block_flag,
     },
     record::{RECORD_HEADER_BYTES, move_record},
 };
@@ -314,7 +314,7 @@ impl Plan {
         let header = SegmentHeader {
             magic: SEGMENT_MAGIC,
             format_version: U16::new(FORMAT_VERSION),
-            reader_version: U16::new(FORMAT_VERSION),
+            reader_version: U16::new(READER_VERSION),
             crc: U32::ZERO,
             header_len: U32::new(header_bytes as u32),
             segment_len: U32::new(self.options.segment_len),

@@ -55,14 +55,16 @@ pub(super) fn merge(
     };
     let mut states = Vec::with_capacity(newest.len());
     let mut chosen = Vec::with_capacity(newest.len());
+    let mut committed_to = Vec::with_capacity(newest.len());
     for (shard, newest) in (0..manifest.shards).zip(newest) {
         let term = newest.map(|index| {
             let file = names::snapshot(shard, index);
             term_of(&file).map_err(|error| RecoveryError::Read { file, error })
         });
-        let (state, snapshot) = merger.shard(shard, newest, term.transpose()?.flatten())?;
+        let (state, snapshot, committed) = merger.shard(shard, newest, term.transpose()?.flatten())?;
         states.push(state);
         chosen.push(snapshot);
+        committed_to.push(committed);
     }
     let Merger { journals, truncations, losses, .. } = merger;
     let committed = committed(&journals);
@@ -88,6 +90,7 @@ pub(super) fn merge(
         last_sequences,
         lost: lost(losses),
         committed,
+        committed_to,
     })
 }
 
@@ -148,14 +151,14 @@ struct Merger<'a> {
 }
 
 impl Merger<'_> {
-    /// What a shard comes to. `newest` is the index of its newest snapshot file, `newest_term` the term of the entry there if
-    /// the file tells.
+    /// What a shard comes to, its snapshot, and up to where its log is known to be committed. `newest` is the index of its newest
+    /// snapshot file, `newest_term` the term of the entry there if the file tells.
     fn shard(
         &mut self,
         shard: u16,
         newest: Option<u64>,
         newest_term: Option<u64>,
-    ) -> Result<(ShardState, Option<Snapshot>), RecoveryError> {
+    ) -> Result<(ShardState, Option<Snapshot>, u64), RecoveryError> {
         let places = std::mem::take(&mut self.places[usize::from(shard)]);
         if let Some(pair) = places
             .windows(2)
@@ -208,7 +211,23 @@ impl Merger<'_> {
             }
         }
         let snapshot = newest.map(|index| Snapshot { name: names::snapshot(shard, index), index });
-        Ok((state, snapshot))
+        Ok((state, snapshot, self.committed_to(shard, last_index, &places)))
+    }
+
+    /// Up to where a shard's log, which ends with `last_index`, is known to be committed.
+    fn committed_to(&self, shard: u16, last_index: u64, places: &[Place]) -> u64 {
+        // Where something was lost, what is there need not be what was meant.
+        let mut given_up = self.manifest.truncations.iter().chain(&self.truncations);
+        if given_up.any(|given_up| given_up.shard == shard) || self.journals.iter().any(|it| it.lossy) {
+            return 0;
+        }
+        let committed = places.iter().fold(0_u64, |before, place| {
+            let part = self.part(*place);
+            let before = if part.begins_anew { 0 } else { before };
+            let replaced_from = part.runs.iter().map(|run| run.first).min().unwrap_or(u64::MAX);
+            before.min(replaced_from.saturating_sub(1)).max(part.committed)
+        });
+        committed.min(last_index)
     }
 
     /// The runs of a shard that later ones do not replace, in order; `covered_to` is what its snapshot covers.

@@ -1,6 +1,7 @@
 //! Recovery of journals that are made by hand, byte by byte.
 
 mod build;
+mod committed;
 mod damage;
 mod log;
 mod missing;

@@ -68,6 +68,8 @@ pub(super) struct Part {
     pub(super) snapshot: (u64, u64),
     /// Whether a header lets go of all that was known before: `snapshot` is what came behind it.
     pub(super) begins_anew: bool,
+    /// What the part says to be committed, as far as none of it was replaced later.
+    pub(super) committed: u64,
     /// Records whose first fragments are gone, and their indexes: a snapshot must cover those that count.
     pub(super) incomplete: Vec<(Position, u64)>,
 }
@@ -327,6 +329,7 @@ impl<'a> Walk<'a> {
                     state: *state,
                     snapshot: (0, 0),
                     begins_anew: false,
+                    committed: 0,
                     incomplete: Vec::new(),
                 });
                 *latest = self.scan.parts.len() as u32;
@@ -347,6 +350,7 @@ impl<'a> Walk<'a> {
             if last == 0 && state.snapshot_index.get() == 0 {
                 (entry.snapshot, entry.begins_anew) = ((0, 0), true);
             }
+            entry.committed = entry.committed.min(last);
             entry.snapshot = entry.snapshot.max((state.snapshot_index.get(), state.snapshot_term.get()));
             shards.push(InSegment { shard, part: part as u32, last_index: 0, matters: false });
         }
@@ -409,6 +413,7 @@ impl<'a> Walk<'a> {
             Kind::HardState => {
                 part.state.term = record.term;
                 part.state.vote = U64::read_from_bytes(payload).unwrap_or_default();
+                part.committed = part.committed.max(index.min(part.state.last_index.get()));
             }
             Kind::SnapshotMark => {
                 part.state.snapshot_index = record.index;
@@ -574,6 +579,7 @@ impl Part {
         if record.timestamp_ms.get() > self.state.time_ms.get() {
             self.state.time_ms = record.timestamp_ms;
         }
+        self.committed = self.committed.min(index - 1);
         match self.runs.last_mut() {
             Some(run) if run.last.wrapping_add(1) == index && run.term == term => run.last = index,
             _ => self.runs.push(Run { at, first: index, last: index, term, live_to: 0 }),

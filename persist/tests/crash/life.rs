@@ -260,12 +260,25 @@ impl<'a> Life<'a> {
 
     fn append_other(&mut self) {
         let shard = self.pick_shard();
-        if self.random.once_in(2) {
+        let kind = self.random.below(6);
+        if kind < 2 {
             self.append_next(shard, What::Tick, false);
+        } else if kind < 4 {
+            self.tell_committed(shard);
         } else {
             let term = self.logs[usize::from(shard)].term + self.random.below(3);
             let vote = self.random.below(5);
             self.append(shard, OpKind::Vote(term, vote), false);
+        }
+    }
+
+    /// Appends up to where a shard's log is committed, unless this journal has nothing else of the shard: it may go as a whole then.
+    fn tell_committed(&mut self, shard: u16) {
+        let (state, log) = (&self.shards[usize::from(shard)], &self.logs[usize::from(shard)]);
+        let is_entry = |op: &Op| op.shard == shard && matches!(op.what, OpKind::Append(..));
+        if self.cores[state.core].ops.iter().any(is_entry) {
+            let op = OpKind::Commit(state.committed, (log.term, log.vote));
+            self.append(shard, op, false);
         }
     }
 
@@ -516,7 +529,7 @@ impl<'a> Life<'a> {
                 *index > self.shards[usize::from(op.shard)].covered
                     || transaction(item).is_some_and(|id| open.contains(&id))
             }
-            OpKind::Vote(..) | OpKind::Mark(_) => false,
+            OpKind::Vote(..) | OpKind::Mark(_) | OpKind::Commit(..) => false,
         };
         for core in &mut self.cores {
             let starts = core.ops.iter().filter(needed).map(|op| op.start);
@@ -710,6 +723,10 @@ fn record(shard: u16, what: &OpKind, grouped: bool) -> (Record, Vec<u8>) {
         }
         OpKind::Vote(term, vote) => {
             (Record { term: *term, ..Record::new(Kind::HardState, shard) }, vote.to_le_bytes().to_vec())
+        }
+        OpKind::Commit(index, (term, vote)) => {
+            let record = Record { index: *index, term: *term, ..Record::new(Kind::HardState, shard) };
+            (record, vote.to_le_bytes().to_vec())
         }
         OpKind::Mark(index) => {
             (Record { index: *index, term: 1, ..Record::new(Kind::SnapshotMark, shard) }, Vec::new())

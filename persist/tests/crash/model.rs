@@ -31,6 +31,8 @@ pub(crate) struct Log {
     pub(crate) vote: u64,
     /// The newest snapshot that is marked.
     pub(crate) marked: u64,
+    /// Up to here it was said to be committed.
+    pub(crate) known: u64,
 }
 
 /// Something that was appended to a journal.
@@ -52,6 +54,8 @@ pub(crate) enum OpKind {
     Append(u64, Item),
     Vote(u64, u64),
     Mark(u64),
+    /// Entries up to an index are committed; with the term and vote that hold.
+    Commit(u64, (u64, u64)),
 }
 
 /// What a replay is to visit: index, term, time, seed and payload, which a tick has none of.
@@ -70,7 +74,9 @@ impl Log {
             OpKind::Append(index, item) => {
                 self.items.truncate(*index as usize - 1);
                 self.items.push(item.clone());
+                self.known = self.known.min(index - 1);
             }
+            OpKind::Commit(index, _) => self.known = self.known.max(*index),
             OpKind::Vote(term, vote) => (self.term, self.vote) = (*term, *vote),
             OpKind::Mark(index) => self.marked = *index,
         }

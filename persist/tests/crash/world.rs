@@ -62,6 +62,8 @@ pub(crate) struct Seen {
     visited: u64,
     snapshots: u64,
     unfinished: u64,
+    /// Shards of which something behind the snapshot was known to be committed.
+    known: u64,
     recycled: u64,
     disk_failures: u64,
     flips_refused: u64,
@@ -84,7 +86,7 @@ impl Seen {
         assert!(self.numbers().iter().all(|number| **number > 0), "{self:?}");
     }
 
-    fn numbers(&mut self) -> [&mut u64; 15] {
+    fn numbers(&mut self) -> [&mut u64; 16] {
         [
             &mut self.lives,
             &mut self.power_losses,
@@ -94,6 +96,7 @@ impl Seen {
             &mut self.visited,
             &mut self.snapshots,
             &mut self.unfinished,
+            &mut self.known,
             &mut self.recycled,
             &mut self.disk_failures,
             &mut self.flips_refused,
@@ -540,6 +543,7 @@ impl World {
         for (log, snapshot) in logs.iter_mut().zip(scan.snapshots()) {
             log.marked = snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
             self.seen.snapshots += u64::from(snapshot.is_some());
+            self.seen.known += u64::from(log.known > log.marked);
         }
         self.seen.visited += visits.iter().map(|visits| visits.len() as u64).sum::<u64>();
         self.seen.unfinished += open.iter().map(|open| open.len() as u64).sum::<u64>();
@@ -616,6 +620,12 @@ impl World {
                 format!("{:?}", (log.term, log.vote)),
             );
         }
+        let known = scan.committed_to()[usize::from(shard)];
+        // What said more may have been trimmed, with all that it said it of.
+        let is_right = known == log.known || known <= log.known && log.known <= above;
+        if !(is_right || self.truncated && known <= log.last_index()) {
+            return fail("what is committed", known.to_string(), log.known.to_string());
+        }
         if log.items[above as usize..].iter().any(|item| item.time_ms > state.time_ms.get()) {
             return fail("time", state.time_ms.to_string(), "that of all entries, or later".to_owned());
         }
@@ -679,6 +689,7 @@ impl World {
             let snapshot = scan.snapshots()[place].as_ref().map(|snapshot| self.disk.content(&snapshot.name));
             let beginnings = past.into_iter().rev().filter_map(|mut log| {
                 log.items.truncate(last as usize);
+                log.known = log.known.min(last);
                 (log.last_index() == last && log.visits(above) == visits[place]).then_some(log)
             });
             let beginnings: Vec<_> = beginnings.collect();

@@ -128,7 +128,7 @@ fn up(len: usize, align: usize) -> usize {
 /// Reads a segment up to where no block begins; panics on anything that is there and wrong.
 pub(crate) fn read_segment(file: &[u8]) -> Segment {
     assert_eq!(&file[..8], b"DUVASEG\n");
-    assert_eq!((u16_at(file, 8), u16_at(file, 10)), (1, 1), "versions");
+    assert_eq!((u16_at(file, 8), u16_at(file, 10)), (2, 1), "versions");
     let header_len = u32_at(file, 16) as usize;
     assert_eq!(u32_at(file, 12), checksum(&file[..header_len], 12), "the segment header's checksum");
     assert_eq!(u32_at(file, 44), 0);

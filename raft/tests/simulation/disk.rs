@@ -121,6 +121,7 @@ impl Disk {
             Durability::Memory => written.any(|item| match &item.record {
                 Record::Write(write) => write.hard_state.is_some(),
                 Record::Mark(_) => true,
+                Record::Committed(_) => false,
             }),
         }
     }
@@ -212,7 +213,7 @@ fn note(progress: &mut Vec<Progress>, item: &Item, is_synced: bool) {
         Record::Mark(snapshot) if is_synced => {
             Progress::Marked { group, replica, snapshot: snapshot.clone() }
         }
-        Record::Mark(_) => return,
+        Record::Mark(_) | Record::Committed(_) => return,
     });
 }
 

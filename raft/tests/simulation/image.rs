@@ -14,6 +14,8 @@ pub(crate) enum Record {
     Write(Write),
     /// A snapshot is in its file: entries up to its last are not needed any more.
     Mark(Snapshot),
+    /// Entries up to this one are committed.
+    Committed(Index),
 }
 
 /// A snapshot and what it stands for.
@@ -45,6 +47,8 @@ pub(crate) struct Image {
     /// The one before, which may still be on its way to somebody.
     older: Option<Snapshot>,
     pub(crate) entries: Vec<Entry>,
+    /// Entries up to this one are known to be committed.
+    committed: Index,
     rule: Rule,
     /// By the other rules: what recovery finds behind the snapshot.
     found: BTreeMap<Index, Entry>,
@@ -60,6 +64,7 @@ impl Image {
             snapshot: Snapshot { meta, bytes: Arc::from([]), is_installed: false },
             older: None,
             entries: Vec::new(),
+            committed: 0,
             rule,
             found: BTreeMap::new(),
         }
@@ -72,6 +77,13 @@ impl Image {
         match record {
             Record::Write(write) => self.write(write),
             Record::Mark(snapshot) => self.mark(snapshot),
+            Record::Committed(index) if *index > self.last_index() => {
+                Err(format!("entry {index} is committed, and the log ends with {}", self.last_index()))
+            }
+            Record::Committed(index) => {
+                self.committed = self.committed.max(*index);
+                Ok(())
+            }
         }
     }
 
@@ -80,6 +92,9 @@ impl Image {
             self.hard_state = hard_state;
         }
         let Some(first) = write.entries.first() else { return Ok(()) };
+        if first.index <= self.committed {
+            return Err(format!("a write replaces entry {}, which is committed", first.index));
+        }
         let kept =
             first.index.checked_sub(self.first_index()).filter(|&kept| kept <= self.entries.len() as u64);
         let Some(kept) = kept else {
@@ -128,6 +143,11 @@ impl Image {
             return self.entries.clone();
         }
         (self.first_index()..).map_while(|index| self.found.get(&index).cloned()).collect()
+    }
+
+    /// How much of that is known to be committed.
+    pub(crate) fn recovered_commit(&self) -> Index {
+        if self.rule == Rule::Last { self.committed.max(self.snapshot.meta.index) } else { 0 }
     }
 
     pub(crate) fn first_index(&self) -> Index {

@@ -284,13 +284,12 @@ pub fn last_membership<'a>(
 pub fn make_alone(log: &mut ShardLog, replica: ReplicaId) -> Result<bool, String> {
     let refused = |what: &str| format!("shard {} cannot be made this node's alone: {what}", log.shard);
     let entries = log.entries.iter().map(|entry| (entry.kind, &*entry.payload));
-    let membership = last_membership(&log.membership, entries).map_err(refused)?;
+    let membership = last_membership(&log.first_membership(), entries).map_err(refused)?;
     let wanted = alone(replica);
     if membership == wanted {
         return Ok(false);
     }
-    let last =
-        log.entries.last().map_or((log.snapshot_index, log.snapshot_term), |last| (last.index, last.term));
+    let last = log.last();
     let numbers = last.0.checked_add(1).zip(last.1.max(log.term).checked_add(1));
     let (index, term) = numbers.ok_or_else(|| refused("its indexes or terms have run out"))?;
     log.entries.push(LogEntry {

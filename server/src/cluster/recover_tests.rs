@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use duva_raft::Entry;
+use duva_raft::{AppliedLog, Entry};
 
 use super::{
     super::{GENESIS_REPLICA, meta::MetaCommand},
@@ -198,8 +198,50 @@ fn old_log(length: usize) -> ShardLog {
         snapshot_index: 10,
         snapshot_term: 2,
         membership: genesis_membership().encode(),
+        applied: AppliedLog::default(),
         entries: (0..length).map(entry).collect(),
     }
+}
+
+/// The same log with its first entries applied and dropped.
+fn dropped(log: ShardLog, count: usize) -> ShardLog {
+    let ShardLog { mut entries, .. } = log;
+    let mut applied = AppliedLog::default();
+    for entry in entries.drain(..count) {
+        (applied.index, applied.dropped_to) = (entry.index, entry.index);
+        if applied.terms.last().is_none_or(|(_, term)| *term != entry.term) {
+            applied.terms.push((entry.index, entry.term));
+        }
+        if entry.kind == Kind::Membership {
+            let membership = Membership::decode(&entry.payload).unwrap();
+            applied.memberships.push((entry.index, membership));
+        }
+    }
+    ShardLog { applied, entries, ..log }
+}
+
+#[test]
+fn a_log_of_which_much_is_applied_becomes_its_replica_s_alone_as_well() {
+    let own = replica(OWN, 4);
+    for (length, count) in (0..12).flat_map(|length| (0..=length).map(move |count| (length, count))) {
+        let (mut whole, mut log) = (old_log(length), dropped(old_log(length), count));
+        assert_eq!(log.last(), whole.last());
+        assert_eq!(make_alone(&mut whole, own), Ok(true));
+        assert_eq!(make_alone(&mut log, own), Ok(true), "{count} of {length}");
+        let (last, expected) = (log.entries.last().unwrap(), whole.entries.last().unwrap());
+        assert_eq!(
+            (last.index, last.term, &last.payload),
+            (expected.index, expected.term, &expected.payload)
+        );
+        // It says so once, wherever that is.
+        let count = log.entries.len();
+        assert_eq!(make_alone(&mut dropped(whole, count), own), Ok(false));
+    }
+    // The only member by what is dropped.
+    let mut log = dropped(old_log(5), 5);
+    let alone = Membership::new(&[own], &[]).unwrap();
+    log.applied.memberships.push((15, alone));
+    assert_eq!(make_alone(&mut log, own), Ok(false));
 }
 
 fn membership_of(log: &ShardLog) -> Membership {

@@ -11,7 +11,7 @@ use std::{
 
 use duva_engine::rdb::RdbOptions;
 use duva_persist::{
-    format::{BLOCK_BYTES_MAX, Kind, ShardState},
+    format::{BLOCK_BYTES_MAX, ShardState},
     journal::{Journal, JournalOptions, Write},
     manifest::Manifest,
     names,
@@ -19,15 +19,16 @@ use duva_persist::{
     recovery::{self, Directory, EntryKind, Replayed, Scan, ScanOptions, Unfinished},
 };
 
-use duva_raft::ReplicaId;
+use duva_raft::{AppliedLog, ReplicaId};
 
 use super::{
-    Birth, CoreLoad, EarlierSegment, EarlierSegments, LogEntry, ShardLog, SnapshotHeader, exists,
+    Birth, CoreLoad, EarlierSegment, EarlierSegments, ShardLog, SnapshotHeader, exists,
     folder::{Folder, TEMPORARY_SUFFIX},
     import, key_count, length_bytes, owners,
     progress::Progress,
     random,
     replay::Replayer,
+    replicated::{Found, ReplicatedLogs},
     snapshot,
 };
 use crate::{
@@ -250,20 +251,19 @@ impl JournalStore {
         let mut states = self.scan.states();
         let mut expired = 0;
         let mut unfinished = Vec::new();
-        let mut logs = Vec::new();
-        if let Some(path) = &self.import {
+        let (mut logs, mut kept_bytes) = (Vec::new(), 0);
+        let memberships = if let Some(path) = &self.import {
             expired = import::load(path, executor, now_ms, progress)?;
             self.save_imported(&mut states, executor)?;
-            if is_cluster {
-                logs = self.read_logs(core, owners, &states, BTreeMap::new(), progress)?;
-            }
+            BTreeMap::new()
         } else {
-            let memberships = self.load_snapshots(&mut states, executor, progress)?;
-            if is_cluster {
-                logs = self.read_logs(core, owners, &states, memberships, progress)?;
-            } else {
-                unfinished = self.replay(core, owners, executor, progress)?;
-            }
+            self.load_snapshots(&mut states, executor, progress)?
+        };
+        if is_cluster {
+            let found = self.read_logs((core, owners), &states, memberships, executor, progress)?;
+            (logs, kept_bytes) = (found.logs, found.kept_bytes);
+        } else if self.import.is_none() {
+            unfinished = self.replay(core, owners, executor, progress)?;
         }
         for shard in executor.shards.iter() {
             let state = &mut states[executor.shards.number_of(shard.slots().start)];
@@ -275,9 +275,10 @@ impl JournalStore {
         };
         // By shard: none of another core's was applied here.
         let is_own = |shard: u16| usize::from(owners[usize::from(shard)]) == core;
-        // In a cluster nothing behind the snapshots is applied yet.
+        let in_cluster: BTreeMap<u16, u64> =
+            logs.iter().map(|log| (log.shard, log.applied_index())).collect();
         let last_index = |state: &ShardState| match is_own(state.shard.get()) {
-            true if is_cluster => state.snapshot_index.get(),
+            true if is_cluster => in_cluster.get(&state.shard.get()).copied().unwrap_or(0),
             true => state.last_index.get(),
             false => 0,
         };
@@ -290,6 +291,7 @@ impl JournalStore {
             fsync: self.options.fsync,
             applied,
             begun: begun.iter().map(|(record, _)| (record.shard, record.index)).collect(),
+            kept_bytes,
             earlier_bytes: self.earlier_bytes(core),
         };
         Ok((CoreLoad { log: Some(log), unfinished, logs }, expired))
@@ -366,57 +368,47 @@ impl JournalStore {
         Ok(memberships)
     }
 
-    /// Reads the logs of a core's shards behind their snapshots.
+    /// Reads the logs of a core's shards behind their snapshots, and applies what is known to be committed.
     fn read_logs(
         &self,
-        core: usize,
-        owners: &[u16],
+        (core, owners): (usize, &[u16]),
         states: &[ShardState],
         mut memberships: BTreeMap<u16, Vec<u8>>,
+        executor: &mut Executor,
         progress: &Progress,
-    ) -> Result<Vec<ShardLog>, String> {
+    ) -> Result<Found, String> {
         let own = states.iter().filter(|state| usize::from(owners[usize::from(state.shard.get())]) == core);
-        let mut logs: BTreeMap<u16, ShardLog> = own
-            .map(|state| {
-                let shard = state.shard.get();
-                let log = ShardLog {
-                    shard,
-                    term: state.term.get(),
-                    vote: state.vote.get(),
-                    snapshot_index: state.snapshot_index.get(),
-                    snapshot_term: state.snapshot_term.get(),
-                    membership: memberships.remove(&shard).unwrap_or_default(),
-                    entries: Vec::new(),
-                };
-                (shard, log)
-            })
-            .collect();
-        let above: BTreeMap<u16, u64> =
-            logs.iter().map(|(&shard, log)| (shard, log.snapshot_index)).collect();
+        let logs = own.map(|state| {
+            let shard = state.shard.get();
+            let log = ShardLog {
+                shard,
+                term: state.term.get(),
+                vote: state.vote.get(),
+                snapshot_index: state.snapshot_index.get(),
+                snapshot_term: state.snapshot_term.get(),
+                membership: memberships.remove(&shard).unwrap_or_default(),
+                applied: AppliedLog::default(),
+                entries: Vec::new(),
+            };
+            (log, self.scan.committed_to()[usize::from(shard)])
+        });
+        let mut logs = ReplicatedLogs::new(executor, logs.collect(), self.options.segment_bytes);
+        let above = logs.wants();
         let directory = Watched { folder: &self.folder, scan: Some(&self.scan), progress };
-        let replayed = self.scan.replay_log(
-            &directory,
-            |shard| above.get(&shard).copied(),
-            |entry| {
-                let log = logs.get_mut(&entry.shard).ok_or("a shard is another core's")?;
-                let kind = match entry.kind {
-                    EntryKind::Entry => Kind::Entry,
-                    EntryKind::Tick => Kind::Tick,
-                    EntryKind::Membership => Kind::Membership,
-                };
-                log.entries.push(LogEntry {
-                    index: entry.index,
-                    term: entry.term,
-                    timestamp_ms: entry.timestamp_ms,
-                    seed: entry.seed,
-                    kind,
-                    payload: entry.payload.into(),
-                });
-                Ok::<(), &'static str>(())
-            },
-        );
+        let replayed =
+            self.scan.replay_log(&directory, |shard| above.get(&shard).copied(), |entry| logs.take(&entry));
         self.check_log(&replayed.map_err(|error| self.refused(&error))?)?;
-        Ok(logs.into_values().collect())
+        let found = logs.finish().map_err(|error| self.refused(&error))?;
+        if found.applied + found.kept > 0 {
+            tracing::info!(
+                core,
+                applied = found.applied,
+                kept = found.kept,
+                kept_bytes = found.kept_bytes,
+                "applied what is known to be committed, and kept the other entries"
+            );
+        }
+        Ok(found)
     }
 
     /// Refuses logs that hold parts of transactions that a server alone has not finished.

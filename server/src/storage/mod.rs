@@ -20,6 +20,7 @@ mod import;
 mod journal;
 mod progress;
 mod replay;
+mod replicated;
 mod snapshot;
 
 use std::{
@@ -37,7 +38,7 @@ use duva_persist::{
     recovery::Unfinished,
 };
 
-use duva_raft::ReplicaId;
+use duva_raft::{AppliedLog, Membership, ReplicaId};
 
 use crate::{
     cluster::recover::LogSummary,
@@ -100,7 +101,7 @@ pub struct CoreLoad {
     /// Parts of transactions that were prepared on its shards and never finished. Those to commit are to be applied, and
     /// all of them to be journalled as finished.
     pub unfinished: Vec<Unfinished>,
-    /// In a cluster: what is behind the snapshots of its shards, and was not applied.
+    /// In a cluster: what is behind the snapshots of its shards.
     pub logs: Vec<ShardLog>,
 }
 
@@ -113,14 +114,38 @@ pub struct ShardLog {
     pub term: u64,
     /// Who got this replica's vote in it; 0: nobody.
     pub vote: u64,
-    /// The last entry that the snapshot covers, which is applied; 0: there is no snapshot.
+    /// The last entry that the snapshot covers; 0: there is no snapshot.
     pub snapshot_index: u64,
     /// Its term.
     pub snapshot_term: u64,
     /// Who replicated the shard at the snapshot, as Raft encodes it; empty: as at birth.
     pub membership: Vec<u8>,
-    /// The entries behind the snapshot, without gaps.
+    /// What was applied behind the snapshot, because it is known to be committed.
+    pub applied: AppliedLog,
+    /// The entries behind the snapshot, or behind what was applied and dropped, without gaps.
     pub entries: Vec<LogEntry>,
+}
+
+impl ShardLog {
+    /// The last entry and its term; the snapshot's if there is none behind it.
+    pub fn last(&self) -> (u64, u64) {
+        match (self.entries.last(), self.applied.terms.last()) {
+            (Some(last), _) => (last.index, last.term),
+            (None, Some(&(_, term))) => (self.applied.dropped_to, term),
+            (None, None) => (self.snapshot_index, self.snapshot_term),
+        }
+    }
+
+    /// The last entry that is applied, by the snapshot or behind it.
+    pub fn applied_index(&self) -> u64 {
+        self.applied.index.max(self.snapshot_index)
+    }
+
+    /// Who replicated the shard in front of the entries, as Raft encodes it; empty: as at birth.
+    pub fn first_membership(&self) -> Vec<u8> {
+        let dropped = self.applied.memberships.last().map(|(_, membership)| membership);
+        dropped.map_or_else(|| self.membership.clone(), Membership::encode)
+    }
 }
 
 /// An entry of a shard's Raft log.

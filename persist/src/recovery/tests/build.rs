@@ -91,6 +91,10 @@ impl Records {
         self.record(Kind::HardState as u8, shard, (0, term), 0, 0, &vote.to_le_bytes())
     }
 
+    pub(super) fn committed(self, shard: u16, index: u64) -> Self {
+        self.record(Kind::HardState as u8, shard, (index, 1), 0, 0, &[0; 8])
+    }
+
     pub(super) fn mark(self, shard: u16, index: u64) -> Self {
         self.log(Kind::SnapshotMark, shard, index, b"")
     }
@@ -187,7 +191,7 @@ pub(super) fn segment(core: u16, epoch: u64, sequence: u32) -> Segment {
     let header = SegmentHeader {
         magic: SEGMENT_MAGIC,
         format_version: U16::new(FORMAT_VERSION),
-        reader_version: U16::new(FORMAT_VERSION),
+        reader_version: U16::new(READER_VERSION),
         crc: U32::ZERO,
         header_len: U32::ZERO,
         segment_len: U32::new(SEGMENT_LEN as u32),

@@ -210,7 +210,7 @@ fn foreign_segments_are_refused() {
     let text = refusal(|header| header.sequence = 2.into());
     assert!(text.starts_with(&format!("{FIRST} was written as segment 2, ")), "{text}");
     let text = refusal(|header| header.reader_version = 7.into());
-    assert!(text.contains("takes format version 7, and this server knows up to 1"), "{text}");
+    assert!(text.contains("takes format version 7, and this server knows up to 2"), "{text}");
 }
 
 #[test]

@@ -44,7 +44,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use duva_engine::command::Handler;
 use duva_raft::{
-    Config, Durability, Entry, HardState, Membership, Raft, ReadMode, Ready, ReplicaId, Restored,
+    AppliedLog, Config, Durability, Entry, HardState, Membership, Raft, ReadMode, Ready, ReplicaId, Restored,
     SnapshotMeta,
 };
 
@@ -353,8 +353,20 @@ impl Groups {
 
     /// Adds this node's replica of a shard, as its disk left it.
     pub fn add(&mut self, shard: u16, replica: ReplicaId, restored: Restored, now_ns: u64, seed: u64) {
+        self.add_applied(shard, replica, (restored, AppliedLog::default()), now_ns, seed);
+    }
+
+    /// As [`Self::add`], with a shard that is ahead of the snapshot.
+    fn add_applied(
+        &mut self,
+        shard: u16,
+        replica: ReplicaId,
+        (restored, applied): (Restored, AppliedLog),
+        now_ns: u64,
+        seed: u64,
+    ) {
         let config = self.options.config(replica, self.by_shard.len());
-        let raft = Raft::new(config, restored, now_ns, seed);
+        let raft = Raft::with_applied(config, restored, applied, now_ns, seed);
         // They are nobody's under whichever id they wait.
         let near_reads = self.by_shard[usize::from(shard)].take().map_or_else(Vec::new, |old| old.near_reads);
         self.by_shard[usize::from(shard)] = Some(Box::new(Group {

@@ -84,7 +84,9 @@ impl Groups {
             entries: log.entries.into_iter().map(entry_of).collect(),
         };
         match replica {
-            Some(replica) => self.add(shard, replica, restored, now_ns, seed),
+            Some(replica) => {
+                self.add_applied(shard, replica, (restored, log.applied), now_ns, seed);
+            }
             None => self.idle[usize::from(shard)] = Some((restored.hard_state, restored.snapshot)),
         }
         Ok(())

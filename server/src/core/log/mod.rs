@@ -20,6 +20,7 @@
 //!   those that wait get an error, never a false acknowledgement. A write that only lacked room has not failed: the same
 //!   bytes go to the same place later.
 
+mod committed;
 mod deferred;
 pub mod payload;
 mod pump;
@@ -236,6 +237,8 @@ pub struct LogOptions {
     pub applied: Vec<u64>,
     /// Shards whose entry of this index the journal has begun with, which is not applied.
     pub begun: Vec<(u16, u64)>,
+    /// Bytes of entries that the start has found and not applied.
+    pub kept_bytes: u64,
     /// Segments of earlier starts that may serve again, and bytes in all of them that count as journal.
     pub earlier_bytes: u64,
 }
@@ -243,10 +246,11 @@ pub struct LogOptions {
 impl Log {
     /// A log over `options.journal`.
     pub fn new(core: usize, options: LogOptions) -> Self {
-        let LogOptions { journal, directory, segment_len_bytes, fsync, applied, begun, earlier_bytes } =
-            options;
+        let LogOptions { journal, directory, segment_len_bytes, fsync, applied, begun, .. } = options;
+        let LogOptions { kept_bytes, earlier_bytes, .. } = options;
         let first = journal.segments().next();
-        let replicated = replicated::Replicated::begun_with(&begun, first.unwrap_or(0));
+        let committed = committed::Committed::new(kept_bytes, segment_len_bytes, journal.states().len());
+        let replicated = replicated::Replicated::begun_with(&begun, first.unwrap_or(0), committed);
         Self {
             journal,
             segments: Segments::new(core, directory, segment_len_bytes, first, earlier_bytes),

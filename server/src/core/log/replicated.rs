@@ -20,7 +20,7 @@ use duva_persist::{
 };
 use duva_raft::{Durability, Entry, EntryKind, HardState, Write};
 
-use super::{Log, ROOM_RESERVE_BYTES};
+use super::{Log, ROOM_RESERVE_BYTES, committed::Committed};
 
 /// The tag of a raft entry that holds a command.
 pub(in crate::core) const TAG_COMMAND: u8 = 1;
@@ -77,12 +77,14 @@ pub(super) struct Replicated {
     places: Vec<EntryIndex>,
     /// The segment that was open when a shard left last: later ones say so.
     forgotten_in: Option<u32>,
+    /// What the journal says to be committed.
+    pub(super) committed: Committed,
 }
 
 impl Replicated {
     /// The journal has begun with these entries, in segment `first`: shard and index of each.
-    pub(super) fn begun_with(entries: &[(u16, u64)], first: u32) -> Self {
-        let mut replicated = Self::default();
+    pub(super) fn begun_with(entries: &[(u16, u64)], first: u32, committed: Committed) -> Self {
+        let mut replicated = Self { committed, ..Self::default() };
         for &(shard, index) in entries {
             replicated.make_place(shard);
             let start = Position::new(first, 0);
@@ -167,6 +169,7 @@ impl Log {
             self.replicated.held_bytes -= cost_bytes(&write);
             self.replicated.open.push((shard, write.number));
         }
+        self.tell_committed();
     }
 
     /// Appends the rest of a write; false: not all of it has room.
@@ -202,6 +205,7 @@ impl Log {
             } else if !self.append_pieces(shard, entry, &mut held.pieces, budget_bytes) {
                 return false;
             }
+            self.replicated.committed.note(record_room_bytes(len_bytes));
             held.entries += 1;
         }
         self.wants_open_sync |= self.syncs_entries;
@@ -251,7 +255,7 @@ impl Log {
     }
 
     /// Whether a record with so long a payload has room now.
-    fn has_replicated_room(&self, len_bytes: usize) -> bool {
+    pub(super) fn has_replicated_room(&self, len_bytes: usize) -> bool {
         record_room_bytes(len_bytes) + ROOM_RESERVE_BYTES / 2 <= self.room_bytes
     }
 
@@ -317,6 +321,7 @@ impl Log {
         if state.last_index.get() != index {
             state.last_index = index.into();
             state.last_term = term.into();
+            self.replicated.committed.forget(shard);
             self.replicated.forgotten_in = self.journal.segments().last();
         }
     }
