@@ -338,7 +338,11 @@ impl ClusterStart {
             // No two processes of one machine start at the same time with the same id.
             life: node.shared.started_ms << 22 | u64::from(std::process::id()),
             epoch: node.log.as_ref().map_or(0, |log| log.epoch()),
+            level: node.features.own(),
+            // Whether that is committed or not: this node may hold what came behind it.
+            agreed: groups::final_state(file).level,
         });
+        node.features.agree(file.state.level);
         if node.core == 0 {
             let clocks = Clocks::new(node.config.clock_offset_max_ms, self.options.heartbeat_ns());
             node.clocks = Some(Box::new(clocks));

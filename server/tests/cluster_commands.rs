@@ -14,7 +14,7 @@ use duva_server::cluster::{
 use machine::{Bench, Client};
 
 fn node(number: u8) -> NodeInfo {
-    NodeInfo { id: [number; 16], host: format!("10.0.0.{number}"), port: 7000, peer_port: 17000 }
+    NodeInfo { id: [number; 16], host: format!("10.0.0.{number}"), port: 7000, peer_port: 17000, level: 1 }
 }
 
 /// Node 1 of two, which leads everything.

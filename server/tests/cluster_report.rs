@@ -106,6 +106,8 @@ fn a_cluster_is_seen_from_outside() {
         assert_eq!(number(&cluster, "cluster_node"), place as u64 + 1);
         assert!((1..=3).contains(&number(&cluster, "cluster_meta_leader")), "{cluster}");
         assert!(number(&cluster, "cluster_meta_term") > 0);
+        assert_eq!(number(&cluster, "cluster_feature_level"), 1);
+        assert!(cluster.contains("cluster_feature_levels:1=1,2=1,3=1\r\n"), "{cluster}");
         let info = ask(node, "CLUSTER INFO");
         assert!(number(&info, "cluster_stats_messages_sent") > 100, "{info}");
         assert!(number(&info, "cluster_stats_messages_received") > 100, "{info}");
@@ -162,4 +164,29 @@ fn a_node_that_is_stopped_is_down_although_its_links_are_not() {
             !line.contains("fail") && line.contains(" connected")
         });
     }
+}
+
+#[test]
+fn a_node_of_a_later_version_is_let_in_and_nothing_is_agreed_on() {
+    let mut node = Node::new("the node", Role::First).option("cores", "1").option("shards", "4");
+    node.start();
+    let mut client = node.connect();
+    let mut ask_in = |rest: &str| client.words(&format!("CLUSTER JOIN {} 127.0.0.1 {rest}", "ab".repeat(16)));
+    for wrong in ["7001 17001 0", "7001 17001 x", "7001 17001 65536", "7001 17001 2 2"] {
+        assert_eq!(ask_in(wrong).kind(), b'-', "{wrong}");
+    }
+    wait_for("the node of the later version", || {
+        let answer = ask_in("7001 17001 2");
+        if answer.kind() == b'$' { Ok(()) } else { Err(answer.to_string()) }
+    });
+    let cluster = ask(&node, "INFO cluster");
+    assert!(cluster.contains("cluster_feature_levels:1=1,2=2\r\n"), "{cluster}");
+    assert_eq!(number(&cluster, "cluster_feature_level"), 1);
+    // It says so itself when it comes back with an earlier one.
+    wait_for("the node of the earlier version", || {
+        let answer = ask_in("7001 17001");
+        if answer.kind() == b'$' { Ok(()) } else { Err(answer.to_string()) }
+    });
+    let cluster = ask(&node, "INFO cluster");
+    assert!(cluster.contains("cluster_feature_levels:1=1,2=1\r\n"), "{cluster}");
 }

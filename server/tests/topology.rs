@@ -20,7 +20,7 @@ const CHANNEL: &str = "__duva__:topology";
 const SHARDS: u16 = 16;
 
 fn node(number: u8) -> NodeInfo {
-    NodeInfo { id: [number; 16], host: format!("10.0.0.{number}"), port: 7000, peer_port: 17000 }
+    NodeInfo { id: [number; 16], host: format!("10.0.0.{number}"), port: 7000, peer_port: 17000, level: 1 }
 }
 
 /// Node 1 of two, of which it leads everything.

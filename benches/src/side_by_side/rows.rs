@@ -54,7 +54,7 @@ pub(crate) enum Load {
     /// `redis-benchmark -t test` with pipelines of this depth.
     RedisBenchmark { test: &'static str, pipeline: u32, connections: u32 },
     /// `duva-load --op operation` on so many connections, each with one request at a time.
-    DuvaLoad { operation: &'static str, connections: u32 },
+    Steady { operation: &'static str, connections: u32 },
     /// `duva-load --op get` at a fixed rate, alone and beside as many SETs as 50 connections can make; the requests are
     /// those of the GETs.
     GetBesideSet,
@@ -75,7 +75,7 @@ impl Row {
                 )
             }
             // Values that redis-benchmark has set are not of the form that duva-load sets.
-            Load::DuvaLoad { operation, connections } => format!(
+            Load::Steady { operation, connections } => format!(
                 "--op {operation} --connections {connections} --pipeline 1 --requests {requests} --keys {keys} \
                  --value-bytes {value_len_bytes} --any-value"
             ),
@@ -109,7 +109,7 @@ pub(crate) fn all() -> Vec<Row> {
     }
     for (name, connections, requests) in [("lone", 1, 100_000), ("light", 50, 600_000)] {
         for operation in ["get", "set"] {
-            let load = Load::DuvaLoad { operation, connections };
+            let load = Load::Steady { operation, connections };
             add(format!("{name}-{operation}"), name, load, 1_000_000, 64, requests);
         }
     }
@@ -131,7 +131,7 @@ pub(crate) fn all() -> Vec<Row> {
 /// The rows in which data is kept on disk; those of one field follow one another.
 fn durable() -> impl Iterator<Item = Row> {
     let set = |pipeline, connections| Load::RedisBenchmark { test: "set", pipeline, connections };
-    let light = |connections| Load::DuvaLoad { operation: "set", connections };
+    let light = |connections| Load::Steady { operation: "set", connections };
     let always = Field::All(Persistence::Always);
     [
         ("set-always-c50", always, set(1, 50), 60_000),

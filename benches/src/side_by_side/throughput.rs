@@ -201,7 +201,7 @@ fn measure(settings: &Settings, servers: &[Server], row: &Row) -> Result<Vec<Vec
             let before = server.usage()?;
             let client = match row.load {
                 Load::RedisBenchmark { .. } => settings.clients.redis_benchmark(server, &options)?,
-                Load::DuvaLoad { .. } | Load::GetBesideSet => settings.clients.duva_load(server, &options)?,
+                Load::Steady { .. } | Load::GetBesideSet => settings.clients.duva_load(server, &options)?,
             };
             let usage = server.usage()?.since(before);
             server.rest()?;

@@ -126,7 +126,7 @@ const TEXTS: &[(&str, &[&str])] = &[
             "    Some keys of the slot that this node has.",
             "INFO",
             "    The cluster's state.",
-            "JOIN <node-id> <host> <port> <peer-port>",
+            "JOIN <node-id> <host> <port> <peer-port> [<feature-level>]",
             "    What a node that starts asks of the cluster it joins.",
             "KEYSLOT <key>",
             "    The slot that the key belongs to.",

@@ -71,6 +71,8 @@ pub struct Command {
     pub docs: Docs,
     /// Its place among all commands and subcommands, below [`COUNT_ALL`]: where counters of its own are.
     pub number: u16,
+    /// The feature level that all nodes of a cluster must have agreed on before one executes it; 1: any.
+    pub feature_level: u16,
 }
 
 impl Command {
@@ -89,7 +91,13 @@ impl Command {
             docs,
             // The table knows it.
             number: 0,
+            feature_level: 1,
         }
+    }
+
+    /// The same row, of a command that nodes of an earlier feature level do not know.
+    pub const fn of_feature_level(self, feature_level: u16) -> Self {
+        Self { feature_level, ..self }
     }
 
     /// The same row with flags.

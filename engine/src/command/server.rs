@@ -305,11 +305,12 @@ const CLUSTER: &[Command] = &[
         .arguments(&[one_of("options", &[word("force", "FORCE"), word("takeover", "TAKEOVER")]).optional()]),
     cluster_change("cluster|forget", 3, "3.0.0", "Takes a node out of the cluster.")
         .arguments(&[string("node-id")]),
-    cluster_change("cluster|join", 6, "7.0.0", "Lets a node that starts into the cluster.").arguments(&[
+    cluster_change("cluster|join", -6, "7.0.0", "Lets a node that starts into the cluster.").arguments(&[
         string("node-id"),
         string("host"),
         integer("port"),
         integer("peer-port"),
+        integer("feature-level").optional(),
     ]),
     help("cluster|help", "cluster", "5.0.0"),
 ];

@@ -344,7 +344,13 @@ mod tests {
     }
 
     fn node(number: u8) -> NodeInfo {
-        NodeInfo { id: [number; 16], host: format!("10.0.0.{number}"), port: 6379, peer_port: 16379 }
+        NodeInfo {
+            id: [number; 16],
+            host: format!("10.0.0.{number}"),
+            port: 6379,
+            peer_port: 16379,
+            level: 1,
+        }
     }
 
     impl World {

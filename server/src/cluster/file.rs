@@ -182,8 +182,13 @@ mod tests {
     };
 
     fn example() -> ClusterFile {
-        let node =
-            |id: u8| NodeInfo { id: [id; 16], host: "10.0.0.1".to_owned(), port: 6379, peer_port: 16379 };
+        let node = |id: u8| NodeInfo {
+            id: [id; 16],
+            host: "10.0.0.1".to_owned(),
+            port: 6379,
+            peer_port: 16379,
+            level: 1,
+        };
         let state = MetaState::genesis(*b"cluster 89abcdef", 2, 0x0102_0304_0506_0708, 3, node(0xAA));
         let membership = Membership::new(&[GENESIS_REPLICA], &[replica(2, 2)]).unwrap();
         let entry = |index, term, kind, payload: &[u8]| Entry {

@@ -1,7 +1,7 @@
 //! How a node that starts asks to be let into a cluster.
 //!
-//! It asks a node over that one's port for clients, as a client: `CLUSTER JOIN <id> <host> <port> <peer-port>`, with the id as
-//! 32 hexadecimal digits. Whoever does not lead the meta group answers `-NOTMETALEADER host:port`, and that node is asked
+//! It asks a node over that one's port for clients, as a client: `CLUSTER JOIN <id> <host> <port> <peer-port> [<level>]`, with the id as
+//! 32 hexadecimal digits, and its feature level unless that is the first. Whoever does not lead the meta group answers `-NOTMETALEADER host:port`, and that node is asked
 //! next. The answer is a [`JoinAnswer`] in a bulk string. Asking twice is as good as once: a known id keeps its number.
 //!
 //! This blocks, and is for the time before a node serves anybody. What answers is not trusted: it costs bounded memory, and
@@ -21,6 +21,7 @@ use duva_raft::{Membership, SnapshotMeta};
 use super::{
     DecodeError,
     bytes::Reader,
+    feature_level::FIRST,
     meta::{MetaState, is_host},
 };
 
@@ -54,6 +55,8 @@ pub struct JoinRequest {
     pub port: u16,
     /// Its port for other nodes.
     pub peer_port: u16,
+    /// The feature level that it speaks.
+    pub level: u16,
 }
 
 /// What a node is told that was let in.
@@ -297,10 +300,10 @@ fn ask(target: &str, own: &JoinRequest, password: Option<&[u8]>) -> Result<JoinA
     let id = format!("{:032x}", u128::from_be_bytes(own.id));
     let host = own.host.clone().unwrap_or_else(|| local.to_string());
     let (port, peer_port) = (own.port.to_string(), own.peer_port.to_string());
-    send(
-        &mut reader,
-        &[b"CLUSTER", b"JOIN", id.as_bytes(), host.as_bytes(), port.as_bytes(), peer_port.as_bytes()],
-    )?;
+    let level = own.level.to_string();
+    let words = ["CLUSTER", "JOIN", &id, &host, &port, &peer_port, &level].map(str::as_bytes);
+    // Who knows nothing of levels lets those in that say nothing.
+    send(&mut reader, if own.level == FIRST { &words[..6] } else { &words })?;
     match read_reply(&mut reader, target)? {
         Answer::Bulk(bytes) => {
             JoinAnswer::decode(&bytes).map_err(|error| strange(target, &error.to_string()))
@@ -474,12 +477,23 @@ mod tests {
     }
 
     fn own() -> JoinRequest {
-        JoinRequest { id: [0xAB; 16], host: Some("n2.example".to_owned()), port: 7002, peer_port: 17002 }
+        JoinRequest {
+            id: [0xAB; 16],
+            host: Some("n2.example".to_owned()),
+            port: 7002,
+            peer_port: 17002,
+            level: 1,
+        }
     }
 
     fn answer() -> JoinAnswer {
-        let node =
-            |id: u8| NodeInfo { id: [id; 16], host: "10.0.0.1".to_owned(), port: 6379, peer_port: 16379 };
+        let node = |id: u8| NodeInfo {
+            id: [id; 16],
+            host: "10.0.0.1".to_owned(),
+            port: 6379,
+            peer_port: 16379,
+            level: 1,
+        };
         let mut state = MetaState::genesis([9; 16], 4, 77, 3, node(1));
         state.apply(&MetaCommand::AddNode(node(0xAB)));
         let membership = crate::core::groups::genesis_membership();
@@ -505,6 +519,9 @@ mod tests {
         assert_eq!(join(&fake.address, &own(), None, patient()).unwrap(), answer());
         let expected = ["CLUSTER", "JOIN", &"ab".repeat(16), "n2.example", "7002", "17002"];
         assert_eq!(fake.finish(), [expected]);
+        let fake = Fake::new(vec![vec![welcome()]]);
+        join(&fake.address, &JoinRequest { level: 2, ..own() }, None, patient()).unwrap();
+        assert_eq!(fake.finish()[0][5..], ["17002", "2"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! - Numbers of nodes and incarnations of replicas are never given twice. A replica that is placed is one that was
 //!   placed there before, or one with an incarnation that no replica had.
 //! - No shard is without a replica.
+//! - The cluster's feature level never falls, and every node speaks it: see [`super::feature_level`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,6 +20,7 @@ use duva_raft::ReplicaId;
 use super::{
     DecodeError, GENESIS_REPLICA,
     bytes::{Reader, length_of},
+    feature_level::{self, FIRST},
     incarnation_of, node_of,
 };
 use crate::config::SHARD_COUNT_MAX;
@@ -35,9 +37,11 @@ pub const PLACED_MAX: usize = 2 * REPLICATION_FACTOR_MAX as usize;
 /// The longest host name in bytes.
 pub const HOST_BYTES_MAX: usize = 253;
 
-/// Of commands, and of states without a favoured node; states with one have the next.
+/// Of commands, and of states without a favoured node; states with one have the next. Where not every feature level is the
+/// first, states have the last.
 const VERSION: u8 = 1;
 const VERSION_FAVOURED: u8 = 2;
+const VERSION_LEVELS: u8 = 3;
 
 /// What the cluster knows of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub struct NodeInfo {
     pub port: u16,
     /// Its port for other nodes.
     pub peer_port: u16,
+    /// The feature level that it speaks, as it has said.
+    pub level: u16,
 }
 
 /// What the meta group agrees on.
@@ -77,6 +83,8 @@ pub struct MetaState {
     /// The node that should lead all that it has replicas of; `None`: leaders are spread. A node that joins, or is
     /// forgotten, ends it.
     pub favoured: Option<u32>,
+    /// The feature level that is agreed on: nothing of a later one is proposed or sent.
+    pub level: u16,
 }
 
 /// A change of the state.
@@ -99,6 +107,15 @@ pub enum MetaCommand {
     SetReplicationFactor(u8),
     /// Has the node of this number lead all that it has replicas of; `None`: leaders are spread again.
     Favour(Option<u32>),
+    /// The node of this number speaks this feature level from now on.
+    SetNodeLevel {
+        /// The node.
+        number: u32,
+        /// What it speaks.
+        level: u16,
+    },
+    /// All nodes speak this feature level: what belongs to it may be used.
+    RaiseLevel(u16),
 }
 
 /// What came of a command.
@@ -138,6 +155,13 @@ pub enum MetaRefusal {
     InvalidReplicationFactor,
     /// There is no such node.
     UnknownNode,
+    /// The node does not speak the feature level that the cluster has agreed on.
+    LevelTooLow {
+        /// What the cluster has agreed on.
+        agreed: u16,
+    },
+    /// Not every node speaks that feature level.
+    LevelTooHigh,
 }
 
 impl fmt::Display for MetaRefusal {
@@ -162,6 +186,15 @@ impl fmt::Display for MetaRefusal {
                 write!(formatter, "the replication factor must be from 1 to {REPLICATION_FACTOR_MAX}")
             }
             Self::UnknownNode => formatter.write_str("the cluster has no such node"),
+            Self::LevelTooLow { agreed } => {
+                write!(
+                    formatter,
+                    "the cluster has agreed on feature level {agreed}, which the node does not speak"
+                )
+            }
+            Self::LevelTooHigh => {
+                formatter.write_str("not every node of the cluster speaks that feature level")
+            }
         }
     }
 }
@@ -177,9 +210,20 @@ pub fn is_host(host: &str) -> bool {
 impl NodeInfo {
     /// Whether a node can be so.
     pub fn is_valid(&self) -> bool {
-        self.id != [0; 16] && is_host(&self.host) && self.port > 0 && self.peer_port > 0
+        self.id != [0; 16]
+            && is_host(&self.host)
+            && self.port > 0
+            && self.peer_port > 0
+            && self.level >= FIRST
     }
 
+    /// Whether nothing but what it speaks is different.
+    pub fn is_same_but_for_level(&self, other: &Self) -> bool {
+        (self.id, &self.host, self.port, self.peer_port)
+            == (other.id, &other.host, other.port, other.peer_port)
+    }
+
+    /// All but the level.
     pub(super) fn encode_into(&self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.id);
         bytes.extend_from_slice(&self.port.to_le_bytes());
@@ -194,13 +238,13 @@ impl NodeInfo {
         let (id, port, peer_port) = (reader.array()?, reader.u16()?, reader.u16()?);
         let length = usize::from(reader.u8()?);
         let host = std::str::from_utf8(reader.take(length)?).map_err(|_| INVALID)?.to_owned();
-        let node = Self { id, host, port, peer_port };
+        let node = Self { id, host, port, peer_port, level: FIRST };
         if node.is_valid() { Ok(node) } else { Err(INVALID) }
     }
 }
 
 impl MetaState {
-    /// The state of a cluster that begins: `node` is its first, with number 1, and holds every shard.
+    /// The state of a cluster that begins: `node` is its first, with number 1, and holds every shard. What it speaks is agreed on.
     ///
     /// # Panics
     ///
@@ -216,6 +260,7 @@ impl MetaState {
         assert!(node.is_valid(), "the first node can be reached");
         assert!(shards.is_power_of_two() && shards <= SHARD_COUNT_MAX, "a power of two of shards");
         assert!((1..=REPLICATION_FACTOR_MAX).contains(&replication_factor), "a possible replication factor");
+        let level = node.level;
         Self {
             cluster,
             shards,
@@ -227,6 +272,7 @@ impl MetaState {
             next_node: 2,
             next_incarnation: incarnation_of(GENESIS_REPLICA) + 1,
             favoured: None,
+            level,
         }
     }
 
@@ -275,6 +321,8 @@ impl MetaState {
                 std::mem::replace(&mut self.replication_factor, *factor) != *factor
             }
             MetaCommand::Favour(node) => self.favour(*node)?,
+            MetaCommand::SetNodeLevel { number, level } => self.set_node_level(*number, *level)?,
+            MetaCommand::RaiseLevel(level) => self.raise_level(*level)?,
         };
         Ok((if has_changed { MetaOutcome::Changed } else { MetaOutcome::Unchanged }, has_changed))
     }
@@ -283,6 +331,7 @@ impl MetaState {
         if !node.is_valid() {
             return Err(MetaRefusal::InvalidNode);
         }
+        self.check_level(node.level)?;
         if let Some((&number, known)) = self.nodes.iter_mut().find(|(_, known)| known.id == node.id) {
             let has_moved = known != node;
             known.clone_from(node);
@@ -316,6 +365,33 @@ impl MetaState {
         self.nodes.remove(&number);
         self.favoured = None;
         Ok(true)
+    }
+
+    /// Whether a node may speak this level and no later one.
+    fn check_level(&self, level: u16) -> Result<(), MetaRefusal> {
+        if level < self.level { Err(MetaRefusal::LevelTooLow { agreed: self.level }) } else { Ok(()) }
+    }
+
+    fn set_node_level(&mut self, number: u32, level: u16) -> Result<bool, MetaRefusal> {
+        self.check_level(level)?;
+        let node = self.nodes.get_mut(&number).ok_or(MetaRefusal::UnknownNode)?;
+        Ok(std::mem::replace(&mut node.level, level) != level)
+    }
+
+    fn raise_level(&mut self, level: u16) -> Result<bool, MetaRefusal> {
+        if level <= self.level {
+            return Ok(false);
+        }
+        if level > self.level_of_all() {
+            return Err(MetaRefusal::LevelTooHigh);
+        }
+        self.level = level;
+        Ok(true)
+    }
+
+    /// The feature level that every node has said it speaks.
+    pub fn level_of_all(&self) -> u16 {
+        self.nodes.values().map(|node| node.level).min().unwrap_or(FIRST)
     }
 
     fn favour(&mut self, node: Option<u32>) -> Result<bool, MetaRefusal> {
@@ -362,14 +438,20 @@ impl MetaState {
     /// The state as bytes, little-endian:
     ///
     /// ```text
-    /// version u8 (1, or 2 if a node is favoured), cluster [16], shards u16, hash seed u64, replication factor u8, epoch u64, next node u32,
-    /// next incarnation u32, number of nodes u32, nodes in ascending order, for every shard a list, number of the favoured
-    /// node u32 if there is one
+    /// version u8 (1, or 2 if a node is favoured, or 3 if a feature level is not the first), cluster [16], shards u16, hash seed u64,
+    /// replication factor u8, epoch u64, next node u32, next incarnation u32, number of nodes u32, nodes in ascending order,
+    /// for every shard a list; in version 2 the number of the favoured node u32; in version 3 that number or 0, the level
+    /// agreed on u16, and for every node the level that it speaks u16
     /// node: number u32, id [16], port u16, peer port u16, length u8, host
     /// list: length u8, replica ids u64
     /// ```
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![if self.favoured.is_some() { VERSION_FAVOURED } else { VERSION }];
+        let has_levels = self.has_levels();
+        let mut bytes = vec![match self.favoured {
+            _ if has_levels => VERSION_LEVELS,
+            Some(_) => VERSION_FAVOURED,
+            None => VERSION,
+        }];
         bytes.extend_from_slice(&self.cluster);
         bytes.extend_from_slice(&self.shards.to_le_bytes());
         bytes.extend_from_slice(&self.hash_seed.to_le_bytes());
@@ -383,10 +465,19 @@ impl MetaState {
             node.encode_into(&mut bytes);
         }
         self.placement.iter().for_each(|replicas| encode_replicas(replicas, &mut bytes));
-        if let Some(number) = self.favoured {
-            bytes.extend_from_slice(&number.to_le_bytes());
+        if has_levels || self.favoured.is_some() {
+            bytes.extend_from_slice(&self.favoured.unwrap_or(0).to_le_bytes());
+        }
+        if has_levels {
+            let levels = std::iter::once(self.level).chain(self.nodes.values().map(|node| node.level));
+            levels.for_each(|level| bytes.extend_from_slice(&level.to_le_bytes()));
         }
         bytes
+    }
+
+    /// Whether anything but the first feature level is spoken, or agreed on.
+    fn has_levels(&self) -> bool {
+        self.level != FIRST || self.nodes.values().any(|node| node.level != FIRST)
     }
 
     /// Reads what [`Self::encode`] wrote, and nothing else.
@@ -397,7 +488,7 @@ impl MetaState {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
-        if version != VERSION_FAVOURED {
+        if ![VERSION_FAVOURED, VERSION_LEVELS].contains(&version) {
             check_version(version)?;
         }
         let mut state = Self {
@@ -411,6 +502,7 @@ impl MetaState {
             nodes: BTreeMap::new(),
             placement: Vec::new(),
             favoured: None,
+            level: FIRST,
         };
         let count = reader.count(4 + 16 + 2 + 2 + 1)?;
         for _ in 0..count {
@@ -426,8 +518,19 @@ impl MetaState {
         for _ in 0..state.shards {
             state.placement.push(decode_replicas(&mut reader)?);
         }
-        if version == VERSION_FAVOURED {
-            state.favoured = Some(reader.u32()?);
+        match version {
+            VERSION_FAVOURED => state.favoured = Some(reader.u32()?),
+            VERSION_LEVELS => {
+                state.favoured = Some(reader.u32()?).filter(|number| *number != 0);
+                state.level = reader.u16()?;
+                for node in state.nodes.values_mut() {
+                    node.level = reader.u16()?;
+                }
+                if !state.has_levels() {
+                    return Err(DecodeError::Invalid("every feature level is the first, which is not said"));
+                }
+            }
+            _ => {}
         }
         reader.end()?;
         state.check()?;
@@ -450,6 +553,9 @@ impl MetaState {
         if self.favoured.is_some_and(|number| !self.nodes.contains_key(&number)) {
             return invalid("the favoured node is none of the cluster");
         }
+        if self.level < FIRST || self.level > self.level_of_all() {
+            return invalid("a node does not speak the feature level that the cluster has agreed on");
+        }
         let ids: BTreeSet<_> = self.nodes.values().map(|node| node.id).collect();
         if ids.len() < self.nodes.len() {
             return invalid("two nodes have one id");
@@ -469,12 +575,15 @@ impl MetaCommand {
     /// The command as an entry's payload, little-endian: version u8 (1), kind u8, and by kind
     ///
     /// ```text
-    /// 1 AddNode               a node as in MetaState::encode, without its number
+    /// 1 AddNode               a node as in MetaState::encode, without its number, which speaks feature level 1
     /// 2 RemoveNode            number u32
     /// 3 Place                 shard u16, a list as in MetaState::encode
     /// 4 PlaceAll              number of lists u32, lists
     /// 5 SetReplicationFactor  factor u8
     /// 6 Favour                number u32, 0: none
+    /// 7 AddNode               the same as 1, and the feature level that the node speaks u16, which is not 1
+    /// 8 SetNodeLevel          number u32, level u16
+    /// 9 RaiseLevel            level u16
     /// ```
     ///
     /// # Panics
@@ -484,8 +593,11 @@ impl MetaCommand {
         let mut bytes = vec![VERSION];
         match self {
             Self::AddNode(node) => {
-                bytes.push(1);
+                bytes.push(if node.level == FIRST { 1 } else { 7 });
                 node.encode_into(&mut bytes);
+                if node.level != FIRST {
+                    bytes.extend_from_slice(&node.level.to_le_bytes());
+                }
             }
             Self::RemoveNode(number) => {
                 bytes.push(2);
@@ -506,8 +618,31 @@ impl MetaCommand {
                 bytes.push(6);
                 bytes.extend_from_slice(&node.unwrap_or(0).to_le_bytes());
             }
+            Self::SetNodeLevel { number, level } => {
+                bytes.push(8);
+                bytes.extend_from_slice(&number.to_le_bytes());
+                bytes.extend_from_slice(&level.to_le_bytes());
+            }
+            Self::RaiseLevel(level) => {
+                bytes.push(9);
+                bytes.extend_from_slice(&level.to_le_bytes());
+            }
         }
         bytes
+    }
+
+    /// The feature level that must be agreed on before it is proposed.
+    pub fn feature_level(&self) -> u16 {
+        match self {
+            Self::AddNode(_)
+            | Self::RemoveNode(_)
+            | Self::Place { .. }
+            | Self::PlaceAll(_)
+            | Self::SetReplicationFactor(_)
+            | Self::Favour(_)
+            | Self::SetNodeLevel { .. }
+            | Self::RaiseLevel(_) => FIRST,
+        }
     }
 
     /// Reads what [`Self::encode`] wrote, and nothing else.
@@ -532,6 +667,18 @@ impl MetaCommand {
             }
             5 => Self::SetReplicationFactor(reader.u8()?),
             6 => Self::Favour(Some(reader.u32()?).filter(|number| *number != 0)),
+            7 => {
+                let node = NodeInfo::decode_from(&mut reader)?;
+                let level = feature_level::decode_from(&mut reader)?;
+                if level == FIRST {
+                    return Err(DecodeError::Invalid("a node of the first feature level does not say so"));
+                }
+                Self::AddNode(NodeInfo { level, ..node })
+            }
+            8 => {
+                Self::SetNodeLevel { number: reader.u32()?, level: feature_level::decode_from(&mut reader)? }
+            }
+            9 => Self::RaiseLevel(feature_level::decode_from(&mut reader)?),
             _ => return Err(DecodeError::Invalid("no command is of this kind")),
         };
         reader.end()?;
@@ -570,230 +717,5 @@ fn decode_replicas(reader: &mut Reader<'_>) -> Result<Vec<ReplicaId>, DecodeErro
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::replica, *};
-
-    fn node(number: u8) -> NodeInfo {
-        NodeInfo { id: [number; 16], host: format!("10.0.0.{number}"), port: 6379, peer_port: 16379 }
-    }
-
-    fn state() -> MetaState {
-        let mut state = MetaState::genesis([9; 16], 4, 77, 3, node(1));
-        assert_eq!(state.apply(&MetaCommand::AddNode(node(2))), MetaOutcome::Node(2));
-        assert_eq!(state.apply(&MetaCommand::AddNode(node(3))), MetaOutcome::Node(3));
-        state
-    }
-
-    fn place(shard: u16, replicas: &[ReplicaId]) -> MetaCommand {
-        MetaCommand::Place { shard, replicas: replicas.to_vec() }
-    }
-
-    #[test]
-    fn a_cluster_begins_with_one_node_that_has_everything() {
-        let state = MetaState::genesis([9; 16], 64, 77, 3, node(1));
-        assert_eq!((state.epoch, state.next_node, state.next_incarnation), (1, 2, 2));
-        assert_eq!(state.placement, vec![vec![ReplicaId(1 << 32 | 1)]; 64]);
-        assert_eq!(state.nodes, BTreeMap::from([(1, node(1))]));
-    }
-
-    #[test]
-    fn a_node_that_is_added_again_keeps_its_number() {
-        let mut state = state();
-        let epoch = state.epoch;
-        assert_eq!(state.apply(&MetaCommand::AddNode(node(2))), MetaOutcome::Node(2));
-        assert_eq!(state.epoch, epoch, "nothing has changed");
-        let moved = NodeInfo { host: "elsewhere".to_owned(), ..node(2) };
-        assert_eq!(state.apply(&MetaCommand::AddNode(moved.clone())), MetaOutcome::Node(2));
-        assert_eq!((state.epoch, &state.nodes[&2]), (epoch + 1, &moved));
-    }
-
-    #[test]
-    fn a_number_is_never_given_twice() {
-        let mut state = state();
-        assert_eq!(state.apply(&MetaCommand::RemoveNode(3)), MetaOutcome::Changed);
-        assert_eq!(state.apply(&MetaCommand::RemoveNode(3)), MetaOutcome::Unchanged);
-        assert_eq!(state.apply(&MetaCommand::AddNode(node(3))), MetaOutcome::Node(4));
-    }
-
-    #[test]
-    fn the_last_node_and_the_last_copy_stay() {
-        let mut state = state();
-        let refused = |refusal| MetaOutcome::Refused(refusal);
-        assert_eq!(
-            state.apply(&MetaCommand::RemoveNode(1)),
-            refused(MetaRefusal::HoldsOnlyReplica { shard: 0 })
-        );
-        for shard in 0..4 {
-            assert_eq!(state.apply(&place(shard, &[replica(2, 2 + u32::from(shard))])), MetaOutcome::Changed);
-        }
-        assert_eq!(state.apply(&MetaCommand::RemoveNode(1)), MetaOutcome::Changed);
-        assert_eq!(state.apply(&MetaCommand::RemoveNode(3)), MetaOutcome::Changed);
-        assert_eq!(state.apply(&MetaCommand::RemoveNode(2)), refused(MetaRefusal::LastNode));
-    }
-
-    #[test]
-    fn a_favoured_node_is_first_wherever_it_is_until_nodes_change() {
-        let mut state = state();
-        for (shard, incarnation) in [(0, 2), (2, 3)] {
-            let list = [GENESIS_REPLICA, replica(3, incarnation), replica(2, incarnation)];
-            assert_eq!(state.apply(&place(shard, &list)), MetaOutcome::Changed);
-        }
-        let unknown = MetaOutcome::Refused(MetaRefusal::UnknownNode);
-        assert_eq!(state.apply(&MetaCommand::Favour(Some(4))), unknown);
-        let plain = state.encode();
-        assert_eq!(state.apply(&MetaCommand::Favour(Some(2))), MetaOutcome::Changed);
-        assert_eq!(state.apply(&MetaCommand::Favour(Some(2))), MetaOutcome::Unchanged);
-        let firsts: Vec<u32> = state.placement.iter().map(|list| node_of(list[0])).collect();
-        assert_eq!(firsts, [2, 1, 2, 1]);
-        assert_eq!(node_of(state.placement[0][1]), 1, "the others keep their order");
-        let bytes = state.encode();
-        assert_eq!((plain[0], bytes[0], bytes.len()), (1, 2, plain.len() + 4));
-        assert_eq!(MetaState::decode(&state.encode()).as_ref(), Ok(&state));
-        for wrong in [4_u32, 0] {
-            let mut bytes = state.encode();
-            let at = bytes.len() - 4;
-            bytes[at..].copy_from_slice(&wrong.to_le_bytes());
-            assert!(matches!(MetaState::decode(&bytes), Err(DecodeError::Invalid(_))));
-            assert!(MetaState::decode(&bytes[..at]).is_err());
-        }
-        let mut joined = state.clone();
-        joined.apply(&MetaCommand::AddNode(node(2)));
-        assert_eq!(joined.favoured, Some(2), "it was there before");
-        joined.apply(&MetaCommand::AddNode(node(4)));
-        assert_eq!(joined.favoured, None);
-        state.apply(&MetaCommand::RemoveNode(3));
-        assert_eq!(state.favoured, None);
-    }
-
-    #[test]
-    fn a_placement_takes_new_incarnations_and_takes_them_once() {
-        let mut state = state();
-        let list = [GENESIS_REPLICA, replica(2, 2)];
-        assert_eq!(state.apply(&place(0, &list)), MetaOutcome::Changed);
-        assert_eq!(state.next_incarnation, 3);
-        assert_eq!(state.apply(&place(0, &list)), MetaOutcome::Unchanged);
-        let epoch = state.epoch;
-        assert_eq!(state.apply(&place(1, &list)), MetaOutcome::Refused(MetaRefusal::Outdated));
-        assert_eq!(state.apply(&place(0, &[GENESIS_REPLICA])), MetaOutcome::Changed);
-        assert_eq!(state.apply(&place(0, &list)), MetaOutcome::Refused(MetaRefusal::Outdated));
-        assert_eq!(state.epoch, epoch + 1);
-    }
-
-    #[test]
-    fn impossible_placements_are_refused_whole() {
-        let mut state = state();
-        let before = state.clone();
-        for list in
-            [&[][..], &[GENESIS_REPLICA, replica(1, 2)], &[GENESIS_REPLICA, replica(4, 2)], &[replica(0, 2)]]
-        {
-            let refused = MetaOutcome::Refused(MetaRefusal::InvalidReplicas);
-            assert_eq!(state.apply(&place(0, list)), refused, "{list:?}");
-            let mut all = state.placement.clone();
-            all[0] = vec![GENESIS_REPLICA, replica(2, 2)];
-            all[3] = list.to_vec();
-            assert_eq!(state.apply(&MetaCommand::PlaceAll(all)), refused, "{list:?}");
-        }
-        let unknown = MetaOutcome::Refused(MetaRefusal::UnknownShard);
-        assert_eq!(state.apply(&place(4, &[GENESIS_REPLICA])), unknown);
-        assert_eq!(state.apply(&MetaCommand::PlaceAll(vec![vec![GENESIS_REPLICA]; 3])), unknown);
-        for factor in [0, 8] {
-            let outcome = state.apply(&MetaCommand::SetReplicationFactor(factor));
-            assert_eq!(outcome, MetaOutcome::Refused(MetaRefusal::InvalidReplicationFactor));
-        }
-        assert_eq!(state, before);
-    }
-
-    #[test]
-    fn nodes_that_cannot_be_reached_are_refused() {
-        let mut state = state();
-        for bad in [
-            NodeInfo { host: String::new(), ..node(4) },
-            NodeInfo { host: "a b".to_owned(), ..node(4) },
-            NodeInfo { host: "a,b".to_owned(), ..node(4) },
-            NodeInfo { host: "a".repeat(HOST_BYTES_MAX + 1), ..node(4) },
-            NodeInfo { port: 0, ..node(4) },
-            NodeInfo { peer_port: 0, ..node(4) },
-            node(0),
-        ] {
-            let outcome = state.apply(&MetaCommand::AddNode(bad.clone()));
-            assert_eq!(outcome, MetaOutcome::Refused(MetaRefusal::InvalidNode), "{bad:?}");
-        }
-    }
-
-    fn commands() -> [MetaCommand; 7] {
-        [
-            MetaCommand::AddNode(node(7)),
-            MetaCommand::RemoveNode(3),
-            place(2, &[replica(2, 9), GENESIS_REPLICA]),
-            MetaCommand::PlaceAll(vec![vec![GENESIS_REPLICA], vec![replica(3, 1), replica(2, 8)]]),
-            MetaCommand::SetReplicationFactor(5),
-            MetaCommand::Favour(Some(3)),
-            MetaCommand::Favour(None),
-        ]
-    }
-
-    #[test]
-    fn bytes_come_back() {
-        let mut state = state();
-        assert_eq!(state.apply(&place(2, &[replica(2, 9), GENESIS_REPLICA])), MetaOutcome::Changed);
-        assert_eq!(state.apply(&MetaCommand::RemoveNode(2)), MetaOutcome::Changed);
-        assert_eq!(MetaState::decode(&state.encode()), Ok(state));
-        for command in commands() {
-            assert_eq!(MetaCommand::decode(&command.encode()), Ok(command));
-        }
-    }
-
-    /// What bytes are read as, encoded again.
-    type Again<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<u8>, DecodeError>;
-
-    #[test]
-    fn hostile_bytes_give_an_error_or_something_that_encodes_so() {
-        let check = |bytes: &[u8], decode: Again<'_>| {
-            for end in 0..bytes.len() {
-                assert!(decode(&bytes[..end]).is_err(), "{end} bytes");
-            }
-            let mut long = bytes.to_vec();
-            long.push(0);
-            assert_eq!(decode(&long), Err(DecodeError::Long));
-            for place in 0..bytes.len() {
-                for value in [0, 1, 0x7F, 0x80, 0xFF] {
-                    let mut hostile = bytes.to_vec();
-                    hostile[place] = value;
-                    if let Ok(again) = decode(&hostile) {
-                        assert_eq!(again, hostile, "byte {place}: {value}");
-                    }
-                }
-            }
-        };
-        let mut favoured = state();
-        favoured.apply(&MetaCommand::Favour(Some(2)));
-        for state in [state(), favoured] {
-            check(&state.encode(), &|bytes| MetaState::decode(bytes).map(|state| state.encode()));
-        }
-        for command in commands() {
-            check(&command.encode(), &|bytes| MetaCommand::decode(bytes).map(|command| command.encode()));
-        }
-        let mut version = state().encode();
-        version[0] = 3;
-        assert_eq!(MetaState::decode(&version), Err(DecodeError::Version(3)));
-    }
-
-    #[test]
-    fn states_that_no_command_leads_to_are_refused() {
-        let refused = |change: &dyn Fn(&mut MetaState)| {
-            let mut state = state();
-            change(&mut state);
-            assert!(matches!(MetaState::decode(&state.encode()), Err(DecodeError::Invalid(_))), "{state:?}");
-        };
-        refused(&|state| state.epoch = 0);
-        refused(&|state| state.replication_factor = 8);
-        refused(&|state| state.next_node = 3);
-        refused(&|state| state.next_incarnation = 1);
-        refused(&|state| state.nodes.clear());
-        refused(&|state| state.nodes.get_mut(&2).unwrap().id = [1; 16]);
-        refused(&|state| state.placement[1] = vec![]);
-        refused(&|state| state.placement[1] = vec![replica(9, 1)]);
-        refused(&|state| state.placement[1] = vec![replica(1, 1), replica(1, 1)]);
-        refused(&|state| state.shards = 3);
-    }
-}
+#[path = "meta_tests.rs"]
+mod tests;

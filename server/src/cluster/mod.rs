@@ -6,6 +6,7 @@
 pub mod balance;
 mod bytes;
 pub mod detector;
+pub mod feature_level;
 pub mod file;
 pub mod join;
 pub mod meet;

@@ -17,7 +17,7 @@ const OWN: u32 = 3;
 const FRESH: [u8; 16] = [0xEE; 16];
 
 fn node(number: u32) -> NodeInfo {
-    NodeInfo { id: [number as u8; 16], host: "10.0.0.1".to_owned(), port: 6379, peer_port: 16379 }
+    NodeInfo { id: [number as u8; 16], host: "10.0.0.1".to_owned(), port: 6379, peer_port: 16379, level: 1 }
 }
 
 /// A cluster of four nodes and two shards: the node has a replica of the first one alone.

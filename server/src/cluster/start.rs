@@ -16,6 +16,7 @@ use std::{path::PathBuf, time::Duration};
 use duva_raft::{HardState, SnapshotMeta};
 
 use super::{
+    feature_level,
     file::{CLUSTER_FILE_NAME, ClusterFile},
     join::{self, JoinAnswer, JoinError, JoinRequest},
     meet::{MARK_NAME, Mark},
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     config::{Config, ForceNewCluster, RaftDurability},
-    core::groups::{expected_nodes, own_replicas},
+    core::groups::{expected_nodes, final_state, own_replicas},
     storage::{Birth, Store},
 };
 
@@ -43,7 +44,7 @@ fn found_anew(
 ) -> Result<Option<ClusterFile>, String> {
     let (_, mut known) = expected_nodes(file);
     let own = match known.remove(&file.number) {
-        Some(own) => own,
+        Some(own) => NodeInfo { level: config.feature_level, ..own },
         // Its cluster has forgotten it.
         None => own_node(config, store)?,
     };
@@ -72,7 +73,8 @@ fn own_node(config: &Config, store: &Store) -> Result<NodeInfo, String> {
         .host_to_announce()
         .ok_or("announce-host is needed, because bind does not say where others reach this node")?;
     let id = store.node_id().expect("a directory has an id");
-    Ok(NodeInfo { id, host, port: config.port, peer_port: config.peer_port })
+    let (port, peer_port, level) = (config.port, config.peer_port, config.feature_level);
+    Ok(NodeInfo { id, host, port, peer_port, level })
 }
 
 /// What a node begins with.
@@ -169,6 +171,7 @@ fn join_as(
         host: config.host_to_announce(),
         port: config.port,
         peer_port: config.peer_port,
+        level: config.feature_level,
     };
     let password = (!config.password.is_empty()).then(|| config.password.reveal());
     let answer = join::join(seed, &request, password, silence_max)?;
@@ -207,6 +210,11 @@ pub fn open(
     if let Some(bytes) = store.read_small(CLUSTER_FILE_NAME)? {
         let mut file = ClusterFile::decode(&bytes)
             .map_err(|error| format!("{} cannot be read: {error}; restore it from a copy", path.display()))?;
+        // Entries may have come that this version cannot read.
+        let (agreed, own) = (final_state(&file).level, config.feature_level);
+        if agreed > own {
+            return Err(format!("{}: {}", path.display(), feature_level::too_old(agreed, own)));
+        }
         // Replicas whose copies count in the page cache have lost them with the machine.
         let was_in_memory = config.raft_durability == RaftDurability::Memory && store.has_other_boot();
         let may_have_lost = store.must_not_vote() || was_in_memory;

@@ -99,7 +99,11 @@ impl ClusterView {
 
     /// Whether another node leads some shard than in `other`, or the cluster has other nodes.
     pub fn has_other_topology(&self, other: &Self) -> bool {
-        self.state.nodes != other.state.nodes
+        let is_same = |(one, other): ((&u32, &NodeInfo), (&u32, &NodeInfo))| {
+            one.0 == other.0 && one.1.is_same_but_for_level(other.1)
+        };
+        self.state.nodes.len() != other.state.nodes.len()
+            || !self.state.nodes.iter().zip(&other.state.nodes).all(is_same)
             || self.state.shards != other.state.shards
             || (0..self.state.shards).any(|shard| self.leader_of(shard) != other.leader_of(shard))
     }
@@ -372,7 +376,13 @@ mod tests {
     use super::{super::replica, *};
 
     fn node(number: u8) -> NodeInfo {
-        NodeInfo { id: [number; 16], host: format!("10.0.0.{number}"), port: 7000, peer_port: 17000 }
+        NodeInfo {
+            id: [number; 16],
+            host: format!("10.0.0.{number}"),
+            port: 7000,
+            peer_port: 17000,
+            level: 1,
+        }
     }
 
     /// Four nodes; of four shards, node 1 leads the first two, node 2 the third, and the last one has no leader. Node 3 has a
@@ -523,7 +533,8 @@ mod tests {
         other.leaders[0] = Some((1, 9));
         other.alive.insert(1, false);
         other.state.epoch += 1;
-        assert!(!view.has_other_topology(&other), "terms, and who answers, are not part of it");
+        other.state.nodes.get_mut(&2).unwrap().level = 2;
+        assert!(!view.has_other_topology(&other), "terms, who answers, and levels are not part of it");
         other.leaders[3] = Some((2, 1));
         assert!(view.has_other_topology(&other));
         other.leaders[3] = None;

@@ -7,6 +7,7 @@ use duva_engine::{Reply, SLOT_COUNT, key_slot, parse_i64};
 use super::{Flow, ask, error, reply};
 use crate::{
     cluster::{
+        feature_level::{self, FIRST},
         join::JoinAnswer,
         meta::{MetaCommand, NODES_MAX, NodeInfo},
         view::{LinkTotals, parse_node_id},
@@ -102,6 +103,9 @@ pub(super) fn change(node: &mut Node, connection: &mut Connection, request: &mut
     if node.cluster_view.is_none() {
         return error(connection, DISABLED);
     }
+    if let Some(refusal) = node.refusal_by_level(request) {
+        return error(connection, &refusal);
+    }
     administer_cluster(node, connection, request)
 }
 
@@ -176,10 +180,16 @@ fn let_join(node: &mut Node, connection: &mut Connection, request: &mut Request<
     let text = |index: usize| std::str::from_utf8(args.get(index)).unwrap_or_default();
     let id = u128::from_str_radix(text(2), 16).ok().filter(|_| text(2).len() == 32);
     let (port, peer_port) = (text(4).parse().ok(), text(5).parse().ok());
-    let (Some(id), Some(port), Some(peer_port)) = (id, port, peer_port) else {
-        return error(connection, "ERR a node's id is 32 hexadecimal digits, and its ports are numbers");
+    let level = if args.len() > 6 { text(6).parse().ok().filter(|level| *level > 0) } else { Some(FIRST) };
+    let (Some(id), Some(port), Some(peer_port), Some(level)) = (id, port, peer_port, level) else {
+        let sentence =
+            "ERR a node's id is 32 hexadecimal digits, its ports are numbers, and so is its feature level";
+        return error(connection, sentence);
     };
-    let info = NodeInfo { id: id.to_be_bytes(), host: text(3).to_owned(), port, peer_port };
+    if args.len() > 7 {
+        return error(connection, "ERR syntax error");
+    }
+    let info = NodeInfo { id: id.to_be_bytes(), host: text(3).to_owned(), port, peer_port, level };
     let Some((state, snapshot)) = cluster.beginning() else {
         return error(connection, "TRYAGAIN This node does not know the cluster yet");
     };
@@ -195,6 +205,9 @@ fn let_join(node: &mut Node, connection: &mut Connection, request: &mut Request<
             return error(connection, &format!("NOTMETALEADER {host}:{}", leader.port));
         }
         Some(_) => {}
+    }
+    if level < state.level {
+        return error(connection, &format!("ERR {}", feature_level::too_old(state.level, level)));
     }
     if let Some(number) = state.number_of(&info.id)
         && state.nodes.get(&number) == Some(&info)

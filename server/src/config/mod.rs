@@ -25,6 +25,8 @@ use std::path::PathBuf;
 
 use duva_engine::Settings;
 
+use crate::cluster::feature_level;
+
 pub use cluster::ClusterConflict;
 pub use load::Surroundings;
 pub use run_time::SetError;
@@ -129,6 +131,11 @@ pub struct Config {
     /// Whether the server is a node of a cluster (`cluster-enabled`). It is if `cluster` or `join` says so; the start sets it
     /// as well where the directory belongs to a cluster already.
     pub is_cluster_enabled: bool,
+    /// The feature level that the node speaks, and commands that are taken to be of a later one than they are. Not options: for
+    /// tests of nodes of different versions.
+    pub feature_level: u16,
+    /// See [`Self::feature_level`].
+    pub newer_commands: &'static [(&'static str, u16)],
     /// How many replicas a shard is meant to have (`replication-factor`).
     pub replication_factor: u8,
     /// The port for other nodes; 0: there is none, because `port` is too large for the default (`peer-port`).
@@ -226,6 +233,8 @@ impl Default for Config {
             join: None,
             force_new_cluster: ForceNewCluster::No,
             is_cluster_enabled: false,
+            feature_level: feature_level::CURRENT,
+            newer_commands: &[],
             replication_factor: 3,
             peer_port: 6379 + PEER_PORT_OFFSET,
             announce_host: None,

@@ -16,6 +16,7 @@ use std::{
 use duva_net::io::Clock;
 use duva_raft::{ReplicaId, SnapshotMeta};
 
+use super::peer::hello::PeerIdentity;
 use crate::cluster::{
     meta::{MetaCommand, MetaState, NodeInfo},
     starts::{self, LastStart, Starts},
@@ -52,6 +53,8 @@ struct Links {
     cores: usize,
     /// How many of them there are, on all cores of this node.
     count: usize,
+    /// The feature level that its process speaks.
+    level: u16,
 }
 
 struct Inner {
@@ -129,12 +132,18 @@ impl ClusterShared {
         self.version.load(Ordering::Acquire)
     }
 
-    /// A link from one of a node's `cores` is there.
-    pub fn note_link(&self, node: u32, cores: usize) {
+    /// A link from one of a node's cores is there.
+    pub fn note_link(&self, peer: &PeerIdentity) {
         let mut inner = self.lock();
-        let links = inner.links.entry(node).or_default();
-        links.cores = cores;
+        let links = inner.links.entry(peer.number).or_default();
+        links.cores = usize::from(peer.cores);
         links.count += 1;
+        links.level = peer.level;
+    }
+
+    /// The feature level that the process speaks by which a node is linked to this one; `None`: none is.
+    pub fn linked_level(&self, node: u32) -> Option<u16> {
+        self.lock().links.get(&node).map(|links| links.level)
     }
 
     /// A link from a node is gone.
@@ -341,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_wall_clock_is_held_back_and_never_moved_forward() {
-        let info = NodeInfo { id: [1; 16], host: "127.0.0.1".to_owned(), port: 1, peer_port: 2 };
+        let info = NodeInfo { id: [1; 16], host: "127.0.0.1".to_owned(), port: 1, peer_port: 2, level: 1 };
         let state = MetaState::genesis([7; 16], 4, 0, 3, info);
         let shared = ClusterShared::new(state, 1, (0, BTreeMap::new()));
         let held_ms = |wall_ms| shared.held_ms(Clock { wall_ms, monotonic_ns: 5_000_000_000 });

@@ -32,7 +32,7 @@ use super::{
     transact::Applying,
 };
 use crate::{
-    cluster::{session::Position, view::ClusterView},
+    cluster::{feature_level::Features, session::Position, view::ClusterView},
     config::Config,
 };
 
@@ -202,6 +202,8 @@ pub struct Node {
     /// What the cores share about the cluster, and how this core saw it last.
     pub cluster: Option<Arc<ClusterShared>>,
     pub(super) cluster_version: u64,
+    /// Of which feature level requests may be.
+    pub features: Features,
     /// The links to other nodes.
     pub peers: Peers,
     /// On core 0 of a cluster's node: what finds out which nodes are there.
@@ -276,6 +278,7 @@ impl Node {
             meta: None,
             cluster: None,
             cluster_version: 0,
+            features: Features::new(config.feature_level, config.newer_commands),
             peers: Peers::default(),
             gossip: None,
             shard_now_ms: 0,

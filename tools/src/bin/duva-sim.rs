@@ -4,6 +4,7 @@
 //! duva-sim --seeds 1000 --first 0     # many seeds
 //! duva-sim --seed 17 --verbose        # one, with everything that happens
 //! duva-sim --cluster --seeds 1000     # the same, of clusters of three nodes
+//! duva-sim --upgrade --seeds 1000     # the same, of clusters whose nodes are upgraded meanwhile
 //! ```
 
 #[path = "../sim/mod.rs"]
@@ -15,7 +16,8 @@ use std::{
     time::Instant,
 };
 
-const USAGE: &str = "usage: duva-sim [--cluster] [--seeds COUNT] [--first SEED] [--seed SEED [--verbose]]";
+const USAGE: &str =
+    "usage: duva-sim [--cluster | --upgrade] [--seeds COUNT] [--first SEED] [--seed SEED [--verbose]]";
 
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ struct Options {
     count: u64,
     /// Whether clusters are simulated, rather than single servers.
     is_cluster: bool,
+    /// Whether their nodes are upgraded.
+    is_upgrade: bool,
     /// Whether notes are kept, and whether they are printed as they are made.
     is_traced: bool,
     is_verbose: bool,
@@ -42,10 +46,13 @@ fn main() -> ExitCode {
     let mut total_of_clusters = sim::cluster::Summary::default();
     for seed in options.first..options.first.saturating_add(options.count) {
         sim::trace::begin(options.is_traced, options.is_verbose);
-        let Options { is_traced, is_cluster, .. } = options;
+        let Options { is_traced, is_cluster, is_upgrade, .. } = options;
         let hook = move |panic: &PanicHookInfo<'_>| report_panic(seed, &options, &panic.to_string());
         std::panic::set_hook(Box::new(hook));
-        let played = if is_cluster {
+        let played = if is_upgrade {
+            sim::cluster::upgrade(seed, sim::cluster::Upgrade::Careful)
+                .map(|summary| total_of_clusters.add(&summary))
+        } else if is_cluster {
             sim::cluster::run(seed, None).map(|summary| total_of_clusters.add(&summary))
         } else {
             sim::run(seed, None).map(|summary| total.add(&summary))
@@ -57,7 +64,7 @@ fn main() -> ExitCode {
                 println!("seed {} failed: {}", failure.seed, failure.reason);
                 return ExitCode::FAILURE;
             }
-            Err(_) => return replay(seed, is_cluster),
+            Err(_) => return replay(seed, &options),
         }
     }
     let did = if options.is_cluster { format!("{total_of_clusters:?}") } else { format!("{total:?}") };
@@ -66,8 +73,14 @@ fn main() -> ExitCode {
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options =
-        Options { first: 0, count: 100, is_cluster: false, is_traced: false, is_verbose: false };
+    let mut options = Options {
+        first: 0,
+        count: 100,
+        is_cluster: false,
+        is_upgrade: false,
+        is_traced: false,
+        is_verbose: false,
+    };
     let mut arguments = arguments.peekable();
     while let Some(name) = arguments.next() {
         let mut number = || {
@@ -77,6 +90,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
         match name.as_str() {
             "--seeds" => options.count = number()?,
             "--cluster" => options.is_cluster = true,
+            "--upgrade" => (options.is_cluster, options.is_upgrade) = (true, true),
             "--first" => options.first = number()?,
             "--seed" => {
                 options.first = number()?;
@@ -94,9 +108,13 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
 }
 
 /// Runs a seed that failed once more, in a process of its own, for the trace that the first run did not keep.
-fn replay(seed: u64, is_cluster: bool) -> ExitCode {
+fn replay(seed: u64, options: &Options) -> ExitCode {
     let seed_text = seed.to_string();
-    let cluster: &[&str] = if is_cluster { &["--cluster"] } else { &[] };
+    let cluster: &[&str] = match options {
+        Options { is_upgrade: true, .. } => &["--upgrade"],
+        Options { is_cluster: true, .. } => &["--cluster"],
+        _ => &[],
+    };
     let status = std::env::current_exe()
         .and_then(|program| Command::new(program).args(cluster).args(["--seed", &seed_text]).status());
     match status {
@@ -113,7 +131,7 @@ fn report_panic(seed: u64, options: &Options, panic: &str) {
         print_trace(&sim::trace::take());
         println!("seed {seed} failed: {panic}");
     } else {
-        replay(seed, options.is_cluster);
+        replay(seed, options);
     }
     process::exit(1);
 }
@@ -137,6 +155,8 @@ mod tests {
         assert_eq!((one.first, one.count, one.is_traced, one.is_verbose), (5, 1, true, true));
         let clusters = parse("--cluster --seeds 2").unwrap();
         assert_eq!((clusters.count, clusters.is_cluster, many.is_cluster), (2, true, false));
+        let upgrades = parse("--upgrade").unwrap();
+        assert!(upgrades.is_cluster && upgrades.is_upgrade && !clusters.is_upgrade);
         assert!(parse("--seed").is_err() && parse("--seed x").is_err() && parse("--other").is_err());
     }
 }

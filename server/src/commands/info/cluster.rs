@@ -168,6 +168,10 @@ pub(super) fn cluster(view: Option<&ClusterView>, reports: &[&ClusterReport], te
     line(text, format_args!("cluster_node:{}", view.number));
     line(text, format_args!("cluster_known_nodes:{}", view.state.nodes.len()));
     line(text, format_args!("cluster_epoch:{}", view.state.epoch));
+    line(text, format_args!("cluster_feature_level:{}", view.state.level));
+    let levels: Vec<String> =
+        view.state.nodes.iter().map(|(number, node)| format!("{number}={}", node.level)).collect();
+    line(text, format_args!("cluster_feature_levels:{}", levels.join(",")));
     if let Some(meta) = reports.iter().find_map(|report| report.meta) {
         line(text, format_args!("cluster_meta_leader:{}", meta.leader.unwrap_or(0)));
         line(text, format_args!("cluster_meta_term:{}", meta.term));
@@ -186,7 +190,13 @@ mod tests {
     };
 
     fn node(number: u8) -> NodeInfo {
-        NodeInfo { id: [number; 16], host: format!("10.0.0.{number}"), port: 7000, peer_port: 17000 }
+        NodeInfo {
+            id: [number; 16],
+            host: format!("10.0.0.{number}"),
+            port: 7000,
+            peer_port: 17000,
+            level: 1,
+        }
     }
 
     fn view() -> ClusterView {
@@ -307,6 +317,8 @@ mod tests {
                 "cluster_node:1",
                 "cluster_known_nodes:3",
                 "cluster_epoch:3",
+                "cluster_feature_level:1",
+                "cluster_feature_levels:1=1,2=1,3=1",
                 "cluster_meta_leader:2",
                 "cluster_meta_term:4",
                 "cluster_meta_applied:12",

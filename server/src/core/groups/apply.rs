@@ -4,7 +4,10 @@ use duva_engine::command::{Flags, Run};
 use duva_raft::{Entry, EntryKind};
 
 use super::{APPLIED_BYTES_A_TURN, Group, Groups, Pending, near};
-use crate::cluster::session::Position;
+use crate::cluster::{
+    feature_level::{FIRST, of_entry},
+    session::Position,
+};
 use crate::core::{
     batch::Answer,
     levels::Observed,
@@ -110,6 +113,10 @@ impl Node {
         assert!(
             request.command.flags.contains(Flags::WRITE) && request.keys.iter().all(|key| is_here(key.slot)),
             "entry {place:?} is no write of its shard"
+        );
+        assert!(
+            self.speaks(&mut request),
+            "entry {place:?} is of a later feature level than this node's version speaks"
         );
         self.executor.shards.of(slot).advance(entry.timestamp_ms);
         let mut output = std::mem::take(&mut self.scratch);
@@ -227,6 +234,7 @@ impl Node {
                 continue;
             }
             let timestamp_ms = now_ms.max(group.proposed_ms);
+            const { assert!(of_entry(TAG_TICK) == FIRST) };
             let proposal = duva_raft::Proposal {
                 timestamp_ms,
                 seed: 0,

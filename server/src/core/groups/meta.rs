@@ -26,6 +26,7 @@ use crate::{
         starts::STARTS_FILE_NAME,
     },
     core::{
+        cluster_shared::ClusterShared,
         node::Node,
         peer::frame::{Kind, META_GROUP},
         tickets::Ticket,
@@ -40,6 +41,9 @@ const RETRY_NS: u64 = 500_000_000;
 
 /// How often it is looked at whether replicas should move, in nanoseconds.
 const PLAN_NS: u64 = 250_000_000;
+
+/// How often a node says which feature level it speaks, until the cluster knows, in nanoseconds.
+const TELL_NS: u64 = 500_000_000;
 
 /// How long a favoured node may be away before leaders are spread again, in nanoseconds.
 const FAVOUR_NS: u64 = 5_000_000_000;
@@ -71,6 +75,8 @@ pub struct MetaGroup {
     /// Whether the file under way has it.
     is_written_with_snapshot: bool,
     plan_ns: u64,
+    /// When the node says again which feature level it speaks; `u64::MAX`: the cluster knows.
+    tell_ns: u64,
     heartbeat_ns: u64,
     /// Since when nodes cannot be reached, or keep nothing, in nanoseconds.
     lost_since_ns: BTreeMap<u32, u64>,
@@ -111,6 +117,7 @@ impl MetaGroup {
             installing: None,
             is_written_with_snapshot: false,
             plan_ns: 0,
+            tell_ns: u64::MAX,
             heartbeat_ns: options.heartbeat_ns(),
             lost_since_ns: BTreeMap::new(),
             replace_after_ns,
@@ -140,6 +147,7 @@ impl MetaGroup {
     pub fn next_ns(&self) -> u64 {
         let is_owed = self.writing_number.is_none() && self.handed_number > self.synced_number;
         let raft_ns = if is_owed { self.deadline_ns().min(self.retry_ns) } else { self.deadline_ns() };
+        let raft_ns = raft_ns.min(self.tell_ns);
         if self.raft.role() == Role::Leader { raft_ns.min(self.plan_ns) } else { raft_ns }
     }
 
@@ -188,6 +196,10 @@ impl MetaGroup {
     }
 
     fn propose(&mut self, now_ns: u64, command: &MetaCommand) -> bool {
+        if command.feature_level() > self.state.level {
+            tracing::warn!(?command, "not all nodes understand this change of the cluster: it is not made");
+            return false;
+        }
         let proposal =
             Proposal { timestamp_ms: 0, seed: 0, tag: 1, payload: command.encode().as_slice().into() };
         self.raft.propose(now_ns, proposal).is_ok()
@@ -223,6 +235,7 @@ impl Node {
     pub(in crate::core) fn run_meta(&mut self, io: &mut impl Io, now_ns: u64) {
         let Some(mut meta) = self.meta.take() else { return };
         let cluster = Arc::clone(self.cluster.as_ref().expect("a meta group has a cluster"));
+        meta.tell_level(&cluster, self.features.own(), now_ns);
         // Without a leader they wait for one.
         let commands = if meta.leader().is_some() { cluster.take_commands() } else { Vec::new() };
         for command in commands {
@@ -353,6 +366,10 @@ impl Node {
             meta.propose(now_ns, &MetaCommand::Favour(None));
             return;
         }
+        if let Some(level) = self.level_to_agree_on(meta) {
+            meta.propose(now_ns, &MetaCommand::RaiseLevel(level));
+            return;
+        }
         let dead: Vec<u32> = meta
             .lost_since_ns
             .iter()
@@ -367,6 +384,21 @@ impl Node {
             tracing::info!(epoch = meta.state.epoch, "replicas are placed anew");
             meta.propose(now_ns, &command);
         }
+    }
+
+    /// The feature level that all nodes speak, if it is above what is agreed on. What they have said is not enough: one may be about
+    /// to come back with an earlier version, and has not said so yet.
+    fn level_to_agree_on(&self, meta: &MetaGroup) -> Option<u16> {
+        let level = meta.state.level_of_all();
+        if level <= meta.state.level {
+            return None;
+        }
+        let cluster = self.cluster.as_ref()?;
+        let speaks = |number: u32| {
+            let own = (number == meta.number).then(|| self.features.own());
+            own.or_else(|| cluster.linked_level(number)).is_some_and(|spoken| spoken >= level)
+        };
+        meta.state.nodes.keys().all(|&number| speaks(number)).then_some(level)
     }
 
     /// Every node is in the meta group: the first few vote, and the others learn.
@@ -420,6 +452,18 @@ impl MetaGroup {
         }
     }
 
+    /// Has the cluster know which feature level this node speaks.
+    fn tell_level(&mut self, cluster: &ClusterShared, own: u16, now_ns: u64) {
+        let known = self.state.nodes.get(&self.number).map(|node| node.level);
+        // Who speaks less than what is agreed on has no say.
+        if known.is_none_or(|known| known == own) || own < self.state.level {
+            self.tell_ns = u64::MAX;
+        } else if self.tell_ns == u64::MAX || self.tell_ns <= now_ns {
+            self.tell_ns = with_heartbeats(now_ns, TELL_NS, self.heartbeat_ns);
+            cluster.ask(MetaCommand::SetNodeLevel { number: self.number, level: own });
+        }
+    }
+
     /// The file begins with the state as it is now, which is that of entry `index`.
     fn take_snapshot(&mut self, index: Index) {
         self.raft.compact(index);
@@ -444,5 +488,124 @@ impl MetaGroup {
             }
         }
         self.incoming = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use duva_net::mesh::mesh;
+    use duva_raft::{Durability, HardState, ReadMode};
+
+    use super::*;
+    use crate::{
+        cluster::meta::NodeInfo,
+        config::Config,
+        core::{admin::Shared, groups::genesis_membership, peer::hello::PeerIdentity},
+        launch,
+    };
+
+    fn info(number: u8) -> NodeInfo {
+        NodeInfo { id: [number; 16], host: "10.0.0.1".to_owned(), port: 7000, peer_port: 17000, level: 1 }
+    }
+
+    /// Node 1 of three, whose process speaks level 2.
+    fn node() -> (Node, MetaGroup) {
+        let config = Config { cores: 1, append_only: false, feature_level: 2, ..Config::default() };
+        let shared = Arc::new(Shared::new(config.clone(), None, 0, 0, "0".repeat(40)));
+        let mut node = launch::node(0, Arc::new(config), shared, mesh(1, 4).remove(0), 7);
+        let mut state = MetaState::genesis([9; 16], 4, 77, 3, info(1));
+        for number in [2, 3] {
+            state.apply(&MetaCommand::AddNode(info(number)));
+        }
+        let cluster = ClusterShared::new(state.clone(), 1, (0, BTreeMap::new()));
+        node.cluster = Some(Arc::new(cluster));
+        let options = GroupOptions {
+            number: 1,
+            election_timeout_ms: 150,
+            read_mode: ReadMode::Lease,
+            durability: Durability::Fsync,
+        };
+        let file = ClusterFile {
+            number: 1,
+            is_recovering: false,
+            cluster: state.cluster,
+            hard_state: HardState::default(),
+            snapshot: SnapshotMeta { membership: genesis_membership(), ..SnapshotMeta::default() },
+            state,
+            entries: Vec::new(),
+        };
+        (node, MetaGroup::new(file, PathBuf::new(), &options, 0, (0, 1)))
+    }
+
+    fn link(node: &Node, number: u32, level: u16) {
+        let identity = PeerIdentity {
+            cluster: [9; 16],
+            node: [number as u8; 16],
+            number,
+            core: 0,
+            cores: 1,
+            life: 1,
+            epoch: 1,
+            level,
+            agreed: 1,
+        };
+        node.cluster.as_ref().expect("there is one").note_link(&identity);
+    }
+
+    #[test]
+    fn what_nodes_have_said_is_not_enough_while_one_may_come_back_as_it_was() {
+        let (node, mut meta) = node();
+        link(&node, 2, 2);
+        link(&node, 3, 2);
+        assert_eq!(node.level_to_agree_on(&meta), None, "nobody has said it");
+        for number in 1..=3 {
+            meta.state.apply(&MetaCommand::SetNodeLevel { number, level: 2 });
+        }
+        assert_eq!(node.level_to_agree_on(&meta), Some(2));
+        let cluster = node.cluster.as_ref().expect("there is one");
+        cluster.note_link_lost(3);
+        assert_eq!(node.level_to_agree_on(&meta), None, "it is down");
+        link(&node, 3, 1);
+        assert_eq!(node.level_to_agree_on(&meta), None, "it came back with an earlier version");
+        cluster.note_link_lost(3);
+        link(&node, 3, 3);
+        assert_eq!(node.level_to_agree_on(&meta), Some(2));
+        meta.state.apply(&MetaCommand::RaiseLevel(2));
+        assert_eq!(node.level_to_agree_on(&meta), None, "it is agreed on");
+    }
+
+    #[test]
+    fn a_node_says_what_it_speaks_until_the_cluster_knows() {
+        let (node, mut meta) = node();
+        let cluster = node.cluster.as_ref().expect("there is one");
+        let says = [MetaCommand::SetNodeLevel { number: 1, level: 2 }];
+        meta.tell_level(cluster, 2, 0);
+        assert_eq!(cluster.take_commands(), says);
+        let again_ns = meta.tell_ns;
+        assert_eq!(meta.next_ns(), meta.deadline_ns().min(again_ns));
+        meta.tell_level(cluster, 2, again_ns - 1);
+        assert_eq!(cluster.take_commands(), []);
+        meta.tell_level(cluster, 2, again_ns);
+        assert_eq!(cluster.take_commands(), says);
+        meta.state.apply(&says[0]);
+        meta.tell_level(cluster, 2, 2 * again_ns);
+        assert_eq!((cluster.take_commands(), meta.tell_ns), (Vec::new(), u64::MAX));
+        // It goes back, which it may until that is agreed on.
+        meta.tell_level(cluster, 1, 3 * again_ns);
+        assert_eq!(cluster.take_commands(), [MetaCommand::SetNodeLevel { number: 1, level: 1 }]);
+        for number in 2..=3 {
+            meta.state.apply(&MetaCommand::SetNodeLevel { number, level: 2 });
+        }
+        meta.state.apply(&MetaCommand::RaiseLevel(2));
+        meta.tell_level(cluster, 1, 9 * again_ns);
+        assert_eq!((cluster.take_commands(), meta.tell_ns), (Vec::new(), u64::MAX));
+    }
+
+    #[test]
+    fn changes_that_not_all_nodes_understand_are_not_proposed() {
+        let (_, mut meta) = node();
+        // As if the first level were later than what is agreed on.
+        meta.state.level = 0;
+        assert!(!meta.propose(0, &MetaCommand::RaiseLevel(1)));
     }
 }

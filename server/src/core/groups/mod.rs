@@ -25,6 +25,7 @@
 mod apply;
 mod departed;
 mod failover;
+mod feature;
 mod fetch;
 mod forward;
 mod leave;

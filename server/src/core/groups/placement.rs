@@ -67,12 +67,16 @@ impl Node {
         if !is_other {
             return;
         }
+        self.take_level(&cluster, view.state.level);
         let mut addresses: Vec<(u32, SocketAddr)> = Vec::new();
         for (&number, node) in &cluster.nodes_to_reach(&view.state) {
             match node.host.parse() {
                 Ok(host) => addresses.push((number, SocketAddr::new(host, node.peer_port))),
                 Err(_) => tracing::warn!(node = number, host = node.host, "the node's host is no IP address"),
             }
+        }
+        if view.state.level > self.features.own() {
+            addresses.clear();
         }
         self.peers.set_nodes(&addresses);
         let Some(mut groups) = self.groups.take() else { return };

@@ -13,6 +13,7 @@ use super::{
     near::applied,
     run::REFUSED_REST_NS,
 };
+use crate::cluster::feature_level::{FIRST, of_entry};
 use crate::core::{
     batch::Answer,
     log::{
@@ -67,6 +68,10 @@ impl Node {
         output: &mut Vec<u8>,
         is_ordered: bool,
     ) -> Option<Submitted> {
+        if let Some(refusal) = self.refusal_by_level(request) {
+            Reply::new(output, request.mode.protocol).error(&refusal);
+            return Some(Submitted::Done);
+        }
         let mut groups = self.groups.take().expect("whoever asks has groups");
         let course = if request.keys.is_empty() && request.command.flags.contains(Flags::WRITE) {
             self.fan_out(&mut groups, (origin, handler), request);
@@ -227,6 +232,8 @@ impl Node {
         let payload: std::sync::Arc<[u8]> = bytes.as_slice().into();
         self.scratch_payload = bytes;
         let seed = self.executor.next_seed();
+        // An entry of a later level would have to ask whether the cluster has agreed on it.
+        const { assert!(of_entry(TAG_COMMAND) == FIRST) };
         let proposal = Proposal { timestamp_ms, seed, tag: TAG_COMMAND, payload: payload.clone() };
         match group.raft.propose(now_ns, proposal) {
             Ok((index, term)) => {
@@ -338,7 +345,10 @@ impl Node {
                 request.mode.touch = touch;
                 request.mode.reading = reading;
                 let is_here = |slot| self.executor.shards.number_of(slot) == usize::from(shard);
-                if !request.keys.iter().all(|key| is_here(key.slot)) {
+                if self.refusal_by_level(&mut request).is_some() {
+                    // The sender knows that the cluster has agreed, and so will this node in a moment.
+                    self.refuse_forward(groups, from, shard, id);
+                } else if !request.keys.iter().all(|key| is_here(key.slot)) {
                     self.respond(origin, Answer::Reply, b"-ERR the request is of another shard\r\n");
                 } else {
                     self.serve_forward(groups, shard, origin, is_ordered, &mut request);

@@ -238,7 +238,7 @@ impl<I: Io> Core<I> {
             if let Some(start) = self.node.peers.last_start(peer.number) {
                 cluster.note_start(peer.number, start);
             }
-            cluster.note_link(peer.number, usize::from(peer.cores));
+            cluster.note_link(&peer);
         }
         let is_same = |inbound: &Inbound| inbound.peer.node == peer.node && inbound.peer.core == peer.core;
         let earlier = self.node.peers.inbound.iter().find(|inbound| is_same(inbound)).map(|it| it.token);

@@ -9,12 +9,14 @@
 //! | 8 | kind |
 //! | 9 | flags, whose meaning is the kind's |
 //! | 10..12 | group |
-//! | 12..16 | spare: zero when sent, not looked at |
+//! | 12..16 | of a Hello the feature levels (see [`super::hello`]); else spare: zero when sent, not looked at |
 //!
 //! Invariants: no frame is handed out before it is whole and its checksum right, so a damaged one gives an error, or is never
 //! whole. A frame that arrived whole is handed out where it lies. A [`Frames`] keeps no more than has arrived.
 
 use std::{fmt, ops::ControlFlow};
+
+use crate::cluster::feature_level::FIRST;
 
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 16;
@@ -70,6 +72,20 @@ impl Kind {
             _ => return None,
         })
     }
+
+    /// The feature level that must be agreed on before one is sent.
+    pub const fn feature_level(self) -> u16 {
+        match self {
+            Self::Hello
+            | Self::Raft
+            | Self::Forward
+            | Self::ForwardReply
+            | Self::Leaders
+            | Self::Gossip
+            | Self::Clock
+            | Self::Leaving => FIRST,
+        }
+    }
 }
 
 /// A frame's header, as far as it says something to the receiver.
@@ -119,11 +135,23 @@ impl std::error::Error for FrameError {}
 /// # Panics
 /// If the payload is longer than [`PAYLOAD_BYTES_MAX`], or `write_payload` takes away what was there.
 pub fn push(out: &mut Vec<u8>, kind: Kind, flags: u8, group: u16, write_payload: impl FnOnce(&mut Vec<u8>)) {
+    push_with_spare(out, kind, flags, (group, [0; 4]), write_payload);
+}
+
+/// The same with the header's spare bytes.
+pub(super) fn push_with_spare(
+    out: &mut Vec<u8>,
+    kind: Kind,
+    flags: u8,
+    (group, spare): (u16, [u8; 4]),
+    write_payload: impl FnOnce(&mut Vec<u8>),
+) {
     let start = out.len();
     let mut header = [0; HEADER_BYTES];
     header[8] = kind as u8;
     header[9] = flags;
     header[10..12].copy_from_slice(&group.to_le_bytes());
+    header[12..].copy_from_slice(&spare);
     out.extend_from_slice(&header);
     write_payload(out);
     let length = out.len().checked_sub(start + HEADER_BYTES).expect("a payload is added");

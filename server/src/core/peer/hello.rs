@@ -16,8 +16,13 @@
 //! | 50..54 | the number of the node that is dialled: another may have its address by now |
 //! | 54..62 | the dialler's life: another one in every process |
 //! | 62..70 | the epoch of its directory: a greater one in every start of it |
+//!
+//! The spare bytes of its frame's header are the feature level that the dialler's process speaks (2) and the one that it knows the
+//! cluster to have agreed on (2); zeros, of who knows nothing of levels, mean the first.
 
 use std::fmt;
+
+use crate::cluster::feature_level::{FIRST, too_old};
 
 use super::frame::{self, FrameError, HEADER_BYTES, Kind, LINK_GROUP};
 
@@ -48,6 +53,10 @@ pub struct PeerIdentity {
     pub life: u64,
     /// The directory's epoch, which grows with every start.
     pub epoch: u64,
+    /// The feature level that the process speaks.
+    pub level: u16,
+    /// The feature level that it knows the cluster to have agreed on.
+    pub agreed: u16,
 }
 
 /// Why a link is refused.
@@ -86,6 +95,20 @@ pub enum HelloError {
         /// The number.
         number: u32,
     },
+    /// It does not speak the feature level that the cluster has agreed on.
+    LevelTooLow {
+        /// What it speaks.
+        level: u16,
+        /// What the cluster has agreed on.
+        agreed: u16,
+    },
+    /// This node does not.
+    OwnLevelTooLow {
+        /// What this node speaks.
+        level: u16,
+        /// What the cluster has agreed on.
+        agreed: u16,
+    },
 }
 
 /// Sixteen bytes as people read them.
@@ -119,6 +142,11 @@ impl fmt::Display for HelloError {
             Self::OwnNumber { number } => {
                 write!(formatter, "it is another node with this node's number, {number}")
             }
+            Self::LevelTooLow { level, agreed } => write!(
+                formatter,
+                "it speaks feature level {level}, and the cluster has agreed on {agreed}: it needs a later version"
+            ),
+            Self::OwnLevelTooLow { level, agreed } => formatter.write_str(&too_old(*agreed, *level)),
         }
     }
 }
@@ -127,7 +155,9 @@ impl std::error::Error for HelloError {}
 
 /// Adds the Hello of `identity` to the node numbered `to` at the end of `out`, as a frame.
 pub fn push(out: &mut Vec<u8>, identity: &PeerIdentity, to: u32) {
-    frame::push(out, Kind::Hello, 0, LINK_GROUP, |out| {
+    let [level, agreed] = [identity.level, identity.agreed].map(u16::to_le_bytes);
+    let spare = [level[0], level[1], agreed[0], agreed[1]];
+    frame::push_with_spare(out, Kind::Hello, 0, (LINK_GROUP, spare), |out| {
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&identity.cluster);
@@ -168,6 +198,7 @@ pub fn decode(bytes: &[u8; HELLO_BYTES], own: &PeerIdentity) -> Result<PeerIdent
         u64::from_le_bytes(bytes)
     };
     let short = |start: usize| u16::from_le_bytes([payload[start], payload[start + 1]]);
+    let level = |start: usize| u16::from_le_bytes([bytes[start], bytes[start + 1]]).max(FIRST);
     let peer = PeerIdentity {
         cluster: id(10),
         node: id(26),
@@ -176,6 +207,8 @@ pub fn decode(bytes: &[u8; HELLO_BYTES], own: &PeerIdentity) -> Result<PeerIdent
         cores: short(48),
         life: long(54),
         epoch: long(62),
+        level: level(12),
+        agreed: level(14),
     };
     if peer.cluster != own.cluster {
         return Err(HelloError::ForeignCluster { cluster: peer.cluster });
@@ -193,6 +226,12 @@ pub fn decode(bytes: &[u8; HELLO_BYTES], own: &PeerIdentity) -> Result<PeerIdent
     if peer.core >= peer.cores {
         return Err(HelloError::Core { core: peer.core, cores: peer.cores });
     }
+    if peer.level < own.agreed {
+        return Err(HelloError::LevelTooLow { level: peer.level, agreed: own.agreed });
+    }
+    if own.level < peer.agreed {
+        return Err(HelloError::OwnLevelTooLow { level: own.level, agreed: peer.agreed });
+    }
     Ok(peer)
 }
 
@@ -200,8 +239,17 @@ pub fn decode(bytes: &[u8; HELLO_BYTES], own: &PeerIdentity) -> Result<PeerIdent
 mod tests {
     use super::*;
 
-    const OWN: PeerIdentity =
-        PeerIdentity { cluster: [0xAB; 16], node: [1; 16], number: 1, core: 0, cores: 2, life: 7, epoch: 3 };
+    const OWN: PeerIdentity = PeerIdentity {
+        cluster: [0xAB; 16],
+        node: [1; 16],
+        number: 1,
+        core: 0,
+        cores: 2,
+        life: 7,
+        epoch: 3,
+        level: 4,
+        agreed: 3,
+    };
     const PEER: PeerIdentity = PeerIdentity {
         cluster: [0xAB; 16],
         node: [2; 16],
@@ -210,6 +258,8 @@ mod tests {
         cores: 4,
         life: u64::MAX - 8,
         epoch: 1 << 40,
+        level: 300,
+        agreed: 3,
     };
 
     fn encode(identity: &PeerIdentity) -> [u8; HELLO_BYTES] {
@@ -247,6 +297,30 @@ mod tests {
         assert_eq!(refused, Err(HelloError::OtherNode { number: 7 }));
         assert_eq!(refusal(PeerIdentity { core: 4, ..PEER }), "it claims to be core 4 of 4");
         assert_eq!(refusal(PeerIdentity { core: 0, cores: 0, ..PEER }), "it claims to be core 0 of 0");
+    }
+
+    #[test]
+    fn whoever_does_not_speak_what_is_agreed_on_is_refused() {
+        let decoded = |peer: PeerIdentity, own: PeerIdentity| decode(&encode(&peer), &own);
+        for (level, agreed) in [(3, 3), (3, 1), (4, 4), (9, 4)] {
+            let peer = PeerIdentity { level, agreed, ..PEER };
+            assert_eq!(decoded(peer, OWN), Ok(peer));
+        }
+        let error = decoded(PeerIdentity { level: 2, agreed: 2, ..PEER }, OWN).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "it speaks feature level 2, and the cluster has agreed on 3: it needs a later version"
+        );
+        let error = decoded(PeerIdentity { agreed: 5, ..PEER }, OWN).unwrap_err();
+        assert_eq!(error, HelloError::OwnLevelTooLow { level: 4, agreed: 5 });
+        assert!(error.to_string().ends_with("start a version that speaks 5"), "{error}");
+        // One from before there were levels.
+        let mut bytes = encode(&PEER);
+        bytes[12..16].fill(0);
+        sign(&mut bytes);
+        assert_eq!(decode(&bytes, &OWN), Err(HelloError::LevelTooLow { level: 1, agreed: 3 }));
+        let own = PeerIdentity { agreed: 1, ..OWN };
+        assert_eq!(decode(&bytes, &own), Ok(PeerIdentity { level: 1, agreed: 1, ..PEER }));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::{fmt, net::SocketAddr};
 
 use duva_net::io::Token;
 
+use crate::cluster::feature_level::FIRST;
+
 pub use super::hello::PeerIdentity;
 use super::{
     frame::{self, Frames, Kind},
@@ -223,6 +225,26 @@ impl Peers {
         }
     }
 
+    /// Takes note that the cluster has agreed on a feature level, and closes the links to nodes that are outdated by that, and to
+    /// all if this one is.
+    pub fn agree(&mut self, agreed: u16, is_outdated: impl Fn(u32) -> bool) {
+        let Some(identity) = &mut self.identity else { return };
+        if agreed <= identity.agreed && agreed <= identity.level {
+            return;
+        }
+        identity.agreed = identity.agreed.max(agreed);
+        let is_refused = |number: u32| identity.level < agreed || is_outdated(number);
+        for link in self.links.iter().filter(|link| is_refused(link.number)) {
+            if let Stage::Up { token, .. } = link.stage {
+                self.obsolete.push(token);
+            }
+        }
+        let inbound = self.inbound.iter();
+        let refused = inbound.filter(|it| it.peer.level < agreed || is_refused(it.peer.number));
+        self.obsolete.extend(refused.map(|inbound| inbound.token));
+        self.needs_attention = true;
+    }
+
     /// Puts a frame, with the payload that `write_payload` adds, on its way to node `to`; see [`frame::push`]. It is dropped, and
     /// `write_payload` not called, if the link is not up, or if it is Raft's and [`UNSENT_BYTES_MAX`] wait already. The other kinds
     /// are for their senders to hold back while [`Self::has_room`] is false.
@@ -278,6 +300,10 @@ impl Peers {
         let place = self.place(to)?;
         let link = &mut self.links[place];
         if !matches!(link.stage, Stage::Up { .. }) {
+            return None;
+        }
+        let level = kind.feature_level();
+        if level > FIRST && self.identity.is_none_or(|own| level > own.agreed) {
             return None;
         }
         if kind == Kind::Raft && link.unsent_bytes() >= UNSENT_BYTES_MAX {
@@ -572,8 +598,17 @@ impl Link {
 mod tests {
     use super::*;
 
-    const OWN: PeerIdentity =
-        PeerIdentity { cluster: [9; 16], node: [1; 16], number: 1, core: 0, cores: 1, life: 1, epoch: 1 };
+    const OWN: PeerIdentity = PeerIdentity {
+        cluster: [9; 16],
+        node: [1; 16],
+        number: 1,
+        core: 0,
+        cores: 1,
+        life: 1,
+        epoch: 1,
+        level: 2,
+        agreed: 1,
+    };
 
     fn address(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
@@ -717,6 +752,28 @@ mod tests {
         peers.hurry(50);
         assert_eq!((peers.next_ns(), peers.take_dirty()), (None, vec![3]));
         assert_eq!(peers.take_pending(3, Vec::new()).len(), 2 * (frame::HEADER_BYTES + 1));
+    }
+
+    #[test]
+    fn who_is_outdated_loses_its_links() {
+        let mut peers = peers(&[(2, address(2)), (3, address(3)), (4, address(4))]);
+        raise_all(&mut peers, 0);
+        // The third is linked by a process of an earlier version; the fourth to another core of this node.
+        for (number, level) in [(2, 2), (3, 1)] {
+            let peer = PeerIdentity { node: [number; 16], number: u32::from(number), level, ..OWN };
+            let token = token(10 + u32::from(number));
+            peers.inbound.push(Inbound { token, peer, frames: Frames::default(), heard_ns: 0 });
+        }
+        let is_outdated = |number| number == 3 || number == 4;
+        peers.agree(1, is_outdated);
+        assert!(peers.take_obsolete().is_empty(), "nothing has changed");
+        peers.agree(2, is_outdated);
+        assert_eq!(peers.take_obsolete(), [token(3), token(4), token(13)]);
+        peers.agree(1, is_outdated);
+        assert_eq!(peers.identity().map(|own| own.agreed), Some(2));
+        // Now this one is.
+        peers.agree(3, |_| false);
+        assert_eq!(peers.take_obsolete(), [2, 3, 4, 12, 13].map(token));
     }
 
     #[test]

@@ -86,7 +86,8 @@ impl Site {
     }
 
     fn identity(number: u32, core: u16, cores: u16) -> PeerIdentity {
-        PeerIdentity { cluster: CLUSTER, node: [number as u8; 16], number, core, cores, life: 1, epoch: 1 }
+        let node = [number as u8; 16];
+        PeerIdentity { cluster: CLUSTER, node, number, core, cores, life: 1, epoch: 1, level: 2, agreed: 2 }
     }
 
     fn knows(&mut self, nodes: &[(u32, SocketAddr)]) {
@@ -343,14 +344,16 @@ fn whoever_is_no_node_of_the_cluster_is_closed() {
     frame::push(&mut damaged, Kind::Raft, 0, 1, |out| out.extend_from_slice(b"damaged"));
     *damaged.last_mut().unwrap() ^= 1;
     let own = Stranger::hello(Site::identity(1, 0, 2));
-    for bytes in [Stranger::hello(foreign), garbage, second, damaged, own] {
+    let outdated = Stranger::hello(PeerIdentity { level: 1, agreed: 1, ..Site::identity(2, 0, 1) });
+    let ahead = Stranger::hello(PeerIdentity { level: 3, agreed: 3, ..Site::identity(2, 0, 1) });
+    for bytes in [Stranger::hello(foreign), garbage, second, damaged, own, outdated, ahead] {
         let mut stranger = Stranger::new(&site, &bytes);
         run_until("a stranger is closed", [&mut site], |_| stranger.is_closed());
     }
     // One that is gone before it says anything is not worth a word.
     let refused =
         |site: &Site| site.cores.iter().map(|core| core.node.peers.counts.links_refused).sum::<u64>();
-    assert_eq!(refused(&site), 5);
+    assert_eq!(refused(&site), 7);
     drop(Stranger::new(&site, b""));
     // One that says nothing has its time.
     let mut silent = Stranger::new(&site, &Stranger::hello(foreign)[..20]);
@@ -364,7 +367,7 @@ fn whoever_is_no_node_of_the_cluster_is_closed() {
     run_until("nothing is left", [&mut site], |[site]| {
         site.cores.iter().all(|core| core.connections.count() == 0)
     });
-    assert_eq!(refused(&site), 6);
+    assert_eq!(refused(&site), 8);
     assert!(site.cores.iter().all(|core| core.node.peers.greeting_count == 0));
     assert!(site.cores.iter().all(|core| core.node.peers.taken.is_empty()));
 }

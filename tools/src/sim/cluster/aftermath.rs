@@ -61,6 +61,7 @@ impl Run {
             self.summary.requests += counts.requests;
             self.summary.replies += counts.replies;
             self.summary.refused += counts.refused;
+            self.summary.early += counts.early;
             self.summary.uncertain += counts.uncertain;
             self.summary.lost += counts.lost;
             self.summary.retried += counts.retried;
@@ -81,7 +82,7 @@ impl Run {
     }
 
     /// Whether every node knows the same leader of each shard, and that one knows it, too.
-    fn is_led(&self) -> bool {
+    pub(super) fn is_led(&self) -> bool {
         let leaders = self.leaders();
         (0..SHARDS).all(|shard| {
             let known = leaders.get(&shard);

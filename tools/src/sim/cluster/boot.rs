@@ -85,6 +85,17 @@ impl SimNode {
         Self { number, config, place, id: random_id(random), cores: Vec::new() }
     }
 
+    /// The feature level that it speaks, or will after its next start.
+    pub(super) fn level(&self) -> u16 {
+        self.config.feature_level
+    }
+
+    /// From its next start on it is a version that speaks this feature level, and knows of these commands that they are newer.
+    pub(super) fn change(&mut self, level: u16, newer_commands: &'static [(&'static str, u16)]) {
+        self.config.feature_level = level;
+        self.config.newer_commands = newer_commands;
+    }
+
     pub(super) fn is_running(&self) -> bool {
         !self.cores.is_empty()
     }

@@ -42,6 +42,8 @@ struct Request {
     key: Vec<u8>,
     /// Its name, if it takes effect once.
     once: Option<u64>,
+    /// Whether it was sent before, and may have been executed then.
+    is_retry: bool,
     invoked_ns: u64,
 }
 
@@ -64,6 +66,7 @@ pub(super) struct Counts {
     pub(super) requests: u64,
     pub(super) replies: u64,
     pub(super) refused: u64,
+    pub(super) early: u64,
     pub(super) uncertain: u64,
     pub(super) lost: u64,
     pub(super) retried: u64,
@@ -121,7 +124,13 @@ impl Client {
 
     /// One that reads every key at one node, and nothing else.
     pub(super) fn reader(number: usize, node: usize, random: &mut Random, now_ns: u64) -> Self {
-        let read = |key| Request { action: Some(Action::Get), key: key_name(key), once: None, invoked_ns: 0 };
+        let read = |key| Request {
+            action: Some(Action::Get),
+            key: key_name(key),
+            once: None,
+            is_retry: false,
+            invoked_ns: 0,
+        };
         Self {
             home: Some(node),
             burst_max: 1,
@@ -240,7 +249,8 @@ impl Client {
     }
 
     /// A request's fate is unknown.
-    fn forget(&mut self, request: Request) {
+    fn forget(&mut self, mut request: Request) {
+        request.is_retry = true;
         let is_write = request.action.as_ref().is_some_and(|action| *action != Action::Get);
         if self.script.is_some() || request.once.is_some() || (self.repeats_writes && is_write) {
             match &mut self.script {
@@ -304,7 +314,7 @@ impl Client {
         };
         let is_write = action.as_ref().is_some_and(|action| *action != Action::Get);
         let once = (is_write && random.one_in(4)).then_some(named);
-        Request { action, key: key_name(key), once, invoked_ns: 0 }
+        Request { action, key: key_name(key), once, is_retry: false, invoked_ns: 0 }
     }
 
     fn arguments(&self, request: &Request) -> Vec<Vec<u8>> {
@@ -350,6 +360,13 @@ impl Client {
                         self.forget(request);
                     }
                 }
+                Heard::Early => {
+                    self.counts.refused += 1;
+                    self.counts.early += 1;
+                    if request.is_retry && request.once.is_some() {
+                        self.forget(request);
+                    }
+                }
                 Heard::Uncertain => {
                     self.counts.uncertain += 1;
                     self.forget(request);
@@ -384,6 +401,8 @@ enum Heard {
     Answer(Answer),
     /// It was not executed.
     Refused,
+    /// Nor was it because not all nodes know the command yet.
+    Early,
     /// It was executed or not, now or later.
     Uncertain,
 }
@@ -395,6 +414,7 @@ fn hear(action: &Action, reply: &Reply) -> Result<Heard, String> {
             return match code {
                 b"UNCERTAIN" => Ok(Heard::Uncertain),
                 b"CLUSTERDOWN" | b"LOADING" | b"MISCONF" => Ok(Heard::Refused),
+                b"ERR" if text.windows(13).any(|it| it == b"feature level") => Ok(Heard::Early),
                 _ => Err(format!("{action} is answered with {}", reply.shown())),
             };
         }

@@ -33,6 +33,8 @@ pub(super) enum Happening {
     End(usize),
     /// It starts again.
     Start(usize),
+    /// It is replaced by a version of this feature level.
+    Change(usize, u16),
 }
 
 /// A fault.

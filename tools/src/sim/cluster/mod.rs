@@ -21,9 +21,11 @@ mod faults;
 mod io;
 mod network;
 mod run;
+mod upgrade;
 mod world;
 
 pub(crate) use run::run;
+pub(crate) use upgrade::{Upgrade, upgrade};
 
 /// What is done wrong on purpose, to show that the checks notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub(crate) struct Summary {
     /// Replies that say that nothing was executed, and that nobody knows.
     pub(crate) refused: u64,
     pub(crate) uncertain: u64,
+    /// Those of the first that were because not all nodes knew the command yet.
+    pub(crate) early: u64,
     /// Requests that were never answered, and requests of ONCE that were sent again.
     pub(crate) lost: u64,
     pub(crate) retried: u64,
@@ -81,6 +85,7 @@ impl Summary {
         self.requests += other.requests;
         self.replies += other.replies;
         self.refused += other.refused;
+        self.early += other.early;
         self.uncertain += other.uncertain;
         self.lost += other.lost;
         self.retried += other.retried;

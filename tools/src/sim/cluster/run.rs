@@ -17,6 +17,7 @@ use super::{
     client::Client,
     faults::{Fault, Happening, Weights},
     network::{End, News},
+    upgrade::Upgrade,
     world::World,
 };
 use crate::sim::{
@@ -29,7 +30,7 @@ use crate::sim::{
 };
 
 /// Nodes of the cluster.
-const NODES: usize = 3;
+pub(super) const NODES: usize = 3;
 
 /// How long a completion waits for others when a core waits for several, in nanoseconds.
 const BATCH_WAIT_NS: u64 = 50_000;
@@ -55,9 +56,11 @@ pub(super) struct Run {
     dooms: Vec<Option<Crash>>,
     weights: Weights,
     /// What is to happen, and when.
-    happenings: Vec<(u64, Happening)>,
+    pub(super) happenings: Vec<(u64, Happening)>,
     runnable: Vec<Next>,
     sabotage: Option<Sabotage>,
+    /// How its nodes are upgraded, if they are.
+    pub(super) upgrade: Option<Upgrade>,
     began_ns: u64,
     pub(super) summary: Summary,
 }
@@ -83,7 +86,7 @@ pub(crate) fn run(seed: u64, sabotage: Option<Sabotage>) -> Result<Summary, Fail
 }
 
 impl Run {
-    fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
+    pub(super) fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
         let mut random = Random::new(seed ^ 0x636C_7573_7465_7200);
         let mut common = boot::choose_config(&mut random);
         match sabotage {
@@ -108,6 +111,7 @@ impl Run {
             happenings: Vec::new(),
             runnable: Vec::new(),
             sabotage,
+            upgrade: None,
             summary: Summary::default(),
         }
     }
@@ -118,7 +122,7 @@ impl Run {
     }
 
     /// The first node makes the cluster, the others are let in, and all of them get their replicas.
-    fn form(&mut self) -> Result<(), String> {
+    pub(super) fn form(&mut self) -> Result<(), String> {
         self.nodes[0].begin(&self.world, None)?;
         for node in 1..NODES {
             let answer = self.ask_in(node)?;
@@ -148,7 +152,7 @@ impl Run {
     }
 
     /// Asks on a connection, which is closed then.
-    fn ask(&mut self, end: End, words: &[Vec<u8>]) -> Result<Reply, String> {
+    pub(super) fn ask(&mut self, end: End, words: &[Vec<u8>]) -> Result<Reply, String> {
         let mut bytes = Vec::new();
         resp::write_request(words, &mut bytes);
         let now_ns = self.now_ns();
@@ -186,7 +190,7 @@ impl Run {
     }
 
     /// Clients do what they like while things go wrong.
-    fn play(&mut self) -> Result<(), String> {
+    pub(super) fn play(&mut self) -> Result<(), String> {
         let now_ns = self.now_ns();
         let until_ns = {
             let mut world = self.world.borrow_mut();
@@ -201,6 +205,7 @@ impl Run {
         }
         trace::note(|| format!("{now_ns} faults begin"));
         self.happenings.push((now_ns, Happening::Choose));
+        self.plan_upgrade(now_ns, until_ns);
         self.until(u64::MAX, "time goes on", |run| run.now_ns() >= until_ns)
     }
 
@@ -383,6 +388,7 @@ impl Run {
                 trace::note(|| format!("{now_ns} the way from node {} to node {} is free", from + 1, to + 1));
                 self.world.borrow_mut().network.set_blocked(from, to, false, now_ns);
             }
+            Happening::Change(node, level) => self.change(node, level)?,
             Happening::End(node) => {
                 if self.nodes[node].is_running() {
                     self.end(node);
@@ -442,8 +448,17 @@ impl Run {
         }
     }
 
+    /// Ends a node now and starts it a little later, unless that is to happen anyway.
+    pub(super) fn restart(&mut self, node: usize) {
+        if self.nodes[node].is_running() && self.dooms[node].is_none() {
+            self.end(node);
+            let start_ns = self.now_ns() + self.world.borrow_mut().random.between(20_000_000, 800_000_000);
+            self.happenings.push((start_ns, Happening::Start(node)));
+        }
+    }
+
     /// A node ends as it is doomed to.
-    fn end(&mut self, node: usize) {
+    pub(super) fn end(&mut self, node: usize) {
         let crash = self.dooms[node].unwrap_or(Crash::Kill);
         trace::note(|| format!("{} node {} ends: {crash:?}", self.now_ns(), node + 1));
         match crash {
@@ -455,7 +470,7 @@ impl Run {
         self.world.borrow_mut().crash(node, crash);
     }
 
-    fn start(&mut self, node: usize) -> Result<(), String> {
+    pub(super) fn start(&mut self, node: usize) -> Result<(), String> {
         trace::note(|| format!("{} node {} starts", self.now_ns(), node + 1));
         self.nodes[node].start(&self.world, None).map_err(|error| format!("node {}: {error}", node + 1))
     }

@@ -1,6 +1,6 @@
 //! A few seeds, and proof that mistakes are found.
 
-use super::{Sabotage, run};
+use super::{Sabotage, Upgrade, run, upgrade};
 
 #[test]
 fn quick_seeds() {
@@ -57,4 +57,31 @@ fn reads_of_what_a_replica_has_are_found() {
 fn a_write_sent_twice_is_found() {
     let reason = first_failure(Sabotage::RepeatedWrites);
     assert!(reason.contains("no order explains"), "{reason}");
+}
+
+#[test]
+fn upgrades_lose_nothing() {
+    let mut early = 0;
+    for seed in 0..16 {
+        match upgrade(seed, Upgrade::Careful) {
+            Ok(summary) => early += summary.early,
+            Err(failure) => panic!("seed {} failed: {}", failure.seed, failure.reason),
+        }
+    }
+    assert!(early > 100, "{early} requests came too early");
+}
+
+#[test]
+fn what_not_all_nodes_know_is_found() {
+    // By who judges, or by a node that is to apply it.
+    let hasty =
+        || (0..100).find_map(|seed| upgrade(seed, Upgrade::Hasty).err()).expect("the mistake is found");
+    let reason = match std::panic::catch_unwind(|| hasty().reason) {
+        Ok(reason) => reason,
+        Err(panic) => panic.downcast_ref::<String>().cloned().unwrap_or_default(),
+    };
+    assert!(
+        reason.contains("of a later feature level") || reason.contains("before all nodes know it"),
+        "{reason}"
+    );
 }
