@@ -27,7 +27,7 @@ raft-sim seeds="10000" first="0":
 sim seeds="1000" first="0":
     cargo run --release -p duva-tools --bin duva-sim -- --seeds {{seeds}} --first {{first}}
 
-# The same of clusters of three nodes, whose network, disks, clocks and processes fail.
+# The same of clusters of three or five nodes, whose network, disks, clocks and processes fail.
 sim-cluster seeds="1000" first="0":
     cargo run --release -p duva-tools --bin duva-sim -- --cluster --seeds {{seeds}} --first {{first}}
 

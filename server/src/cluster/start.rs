@@ -245,7 +245,11 @@ pub fn open(
         return Ok(Some(Start { file, path, starts }));
     }
     let file = match joined {
-        Some(file) => file,
+        Some(mut file) => {
+            // Who has a log has seen its terms, and a start refuses what says otherwise.
+            file.hard_state.term = file.hard_state.term.max(file.snapshot.term);
+            file
+        }
         None if config.cluster => {
             let node = own_node(config, store)?;
             let cluster = store.cluster_id().expect("a directory has an id");

@@ -125,6 +125,10 @@ fn forget(node: &mut Node, connection: &mut Connection, request: &mut Request<'_
     let (Some(view), Some(cluster)) = (&node.cluster_view, &node.cluster) else {
         return error(connection, DISABLED);
     };
+    // Who knows no leader may know an earlier state, without the node.
+    if cluster.meta_leader().is_none() {
+        return error(connection, "TRYAGAIN The cluster has no leader now");
+    }
     let args = request.args();
     let shown = args.get(2);
     let number = parse_node_id(shown).and_then(|id| view.state.number_of(&id));
@@ -136,9 +140,6 @@ fn forget(node: &mut Node, connection: &mut Connection, request: &mut Request<'_
     }
     if node.peers.is_steady(number, node.now_ns()) {
         return error(connection, "ERR The node is up: stop it before the cluster forgets it");
-    }
-    if cluster.meta_leader().is_none() {
-        return error(connection, "TRYAGAIN The cluster has no leader now");
     }
     if !cluster.ask(MetaCommand::RemoveNode(number)) {
         return error(connection, "TRYAGAIN Too many changes of the cluster wait");

@@ -3,7 +3,7 @@
 //! ```text
 //! duva-sim --seeds 1000 --first 0     # many seeds
 //! duva-sim --seed 17 --verbose        # one, with everything that happens
-//! duva-sim --cluster --seeds 1000     # the same, of clusters of three nodes
+//! duva-sim --cluster --seeds 1000     # the same, of clusters
 //! duva-sim --upgrade --seeds 1000     # the same, of clusters whose nodes are upgraded meanwhile
 //! ```
 

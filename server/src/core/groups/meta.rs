@@ -288,8 +288,11 @@ impl Node {
         }
         meta.ready = ready;
         let to_settle = cluster.to_settle();
-        if to_settle.is_some_and(|epoch| epoch > meta.snapshot_state.epoch) {
-            meta.take_snapshot(meta.raft.applied_index());
+        let applied = meta.raft.applied_index();
+        let is_due = applied >= meta.raft.snapshot().index + ENTRIES_MAX
+            || to_settle.is_some_and(|epoch| epoch > meta.snapshot_state.epoch);
+        if is_due && meta.handed_number == meta.synced_number {
+            meta.take_snapshot(applied);
         }
         if meta.writing_number.is_none()
             && meta.retry_ns <= now_ns
@@ -447,9 +450,6 @@ impl MetaGroup {
             }
         }
         self.raft.applied(index);
-        if index >= self.raft.snapshot().index + ENTRIES_MAX {
-            self.take_snapshot(index);
-        }
     }
 
     /// Has the cluster know which feature level this node speaks.
@@ -464,7 +464,8 @@ impl MetaGroup {
         }
     }
 
-    /// The file begins with the state as it is now, which is that of entry `index`.
+    /// The file begins with the state as it is now, which is that of entry `index`. A durable file has that entry: to Raft, what a
+    /// snapshot covers is as good as synced.
     fn take_snapshot(&mut self, index: Index) {
         self.raft.compact(index);
         self.snapshot_state = self.state.clone();

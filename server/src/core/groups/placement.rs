@@ -7,8 +7,8 @@
 //! - One change of a group at a time; who is to go goes after who is to come has come.
 //! - A leader hands no shard over to a node that it still brings up to date in another: that node has enough to do.
 //! - Nothing is handed to a node whose journal has failed, and no replica there begins to count: it can keep nothing.
-//! - A replica under a new id goes on with all that it had under the old one, its vote included, once that is durable; if the
-//!   old one has left, with what the disk holds.
+//! - A node's replica under an earlier id takes part, and is counted on, until the group does without it: its leader sees to
+//!   that first. Then it leaves, and the one under the later id begins with what the disk holds.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -96,40 +96,20 @@ impl Node {
             if let Some(&replica) = placed {
                 self.found_replica(groups, (shard as u16, replica), state.epoch);
             }
-            if let Some(group) = &mut groups.by_shard[shard]
-                && group.is_placed != placed.is_some()
-            {
-                group.is_placed = placed.is_some();
-                groups.mark_dirty(shard as u16);
+            if let Some(group) = &mut groups.by_shard[shard] {
+                let is_placed = placed.is_some_and(|&replica| replica == group.raft.id());
+                if group.is_placed != is_placed {
+                    group.is_placed = is_placed;
+                    groups.mark_dirty(shard as u16);
+                }
             }
         }
     }
 
-    /// Makes sure that this core has this replica of a shard.
+    /// Makes sure that this core has this replica of a shard. One under an earlier id leaves first: others may count on it.
     fn found_replica(&mut self, groups: &mut Groups, (shard, replica): (u16, ReplicaId), epoch: u64) {
         let restored = match &groups.by_shard[usize::from(shard)] {
-            // Ids grow: an earlier one is never taken up again.
-            Some(group) if group.raft.id() >= replica => return,
-            // Later: what is on its way to the disk would count as being there.
-            Some(group)
-                if group.synced_number < group.handed_number
-                    || group.raft.has_ready()
-                    || group.incoming.is_some() =>
-            {
-                return;
-            }
-            Some(group) => {
-                let index = group.raft.applied_index();
-                Restored {
-                    hard_state: group.raft.hard_state(),
-                    snapshot: SnapshotMeta {
-                        index,
-                        term: group.raft.term_at(index).unwrap_or(0),
-                        membership: group.raft.membership_at(index).clone(),
-                    },
-                    entries: group.raft.entries(index + 1..group.raft.last_index() + 1),
-                }
-            }
+            Some(_) => return,
             None => match groups.idle[usize::from(shard)].take_if(|(_, snapshot)| snapshot.index == 0) {
                 Some((hard_state, snapshot)) => Restored { hard_state, snapshot, entries: Vec::new() },
                 None if groups.idle[usize::from(shard)].is_some() => return groups.return_to(shard),
@@ -142,9 +122,6 @@ impl Node {
             },
         };
         tracing::info!(shard, replica = replica.0, "a replica of the shard begins here");
-        if let Some(earlier) = groups.by_shard[usize::from(shard)].take() {
-            self.end_group(groups, *earlier);
-        }
         groups.add(shard, replica, restored, groups.now_ns, self.executor.next_seed());
     }
 
@@ -275,8 +252,10 @@ fn compare(
         return;
     }
     let commit = raft.commit_index();
+    // One that has nothing may not have begun, and a vote that nobody casts may be the one that is lacking.
     let is_caught_up = |replica: ReplicaId| {
-        raft.progress(replica).is_some_and(|progress| progress.match_index() + LACKING_MAX >= commit)
+        let held = raft.progress(replica).map_or(0, |progress| progress.match_index());
+        held > 0 && held + LACKING_MAX >= commit
     };
     let mut voters = membership.voters.clone();
     let mut learners: Vec<ReplicaId> = Vec::new();
@@ -287,6 +266,12 @@ fn compare(
             learners.push(replica);
         }
     }
+    // Whose node is to have it under another id goes at once: it comes back once nobody counts on this one.
+    let has_other = |voter: &ReplicaId| {
+        !wanted.contains(voter) && wanted.iter().any(|&other| node_of(other) == node_of(*voter))
+    };
+    let is_other_left = voters.iter().any(|voter| !has_other(voter));
+    voters.retain(|voter| !is_other_left || !has_other(voter));
     // Who is to go goes when everybody is there.
     if learners.is_empty() && voters.len() == membership.voters.len() {
         voters.retain(|replica| wanted.contains(replica));

@@ -45,6 +45,13 @@ const TOO_LONG: &[u8] = b"-ERR the reply is longer than 80 MiB: ask the node tha
 const UNCERTAIN: &str =
     "UNCERTAIN The shard's leader was lost before it confirmed this write: it may take effect or not";
 
+/// What a write gets where the journal has no room, and others do not make up for that.
+const NO_ROOM: &str =
+    "MISCONF Errors writing to the AOF file: the shard's leader has no room for its journal";
+
+/// How long a write waits at most to be committed before a leader without room takes no more, in nanoseconds.
+const UNCOMMITTED_NS: u64 = 1_000_000_000;
+
 /// How a request that was looked at goes on.
 pub(super) enum Course {
     /// A read to be executed now.
@@ -222,6 +229,12 @@ impl Node {
     ) -> Course {
         if self.is_journal_lost() {
             return Course::Error("MISCONF Errors writing to the AOF file: this node's journal has failed");
+        }
+        // The others may have room, and commit without this copy: for as long as they do, and what waits here is bounded.
+        let first_ns = group.pending.front().map_or(u64::MAX, |first| first.asked.deadline_ns);
+        let is_stuck = first_ns < now_ns + PATIENCE_NS - UNCOMMITTED_NS;
+        if self.log.as_ref().is_some_and(|log| log.has_no_room(is_stuck)) {
+            return Course::Error(NO_ROOM);
         }
         let slot = self.executor.shards.slots_of(usize::from(group.shard)).start;
         let shard_ms = self.executor.shards.of(slot).time_ms();

@@ -20,7 +20,7 @@ use duva_persist::{
 };
 use duva_raft::{Durability, Entry, EntryKind, HardState, Write};
 
-use super::{Log, ROOM_RESERVE_BYTES, committed::Committed};
+use super::{KEPT_BYTES_MAX, Log, ROOM_RESERVE_BYTES, Refusal, committed::Committed};
 
 /// The tag of a raft entry that holds a command.
 pub(in crate::core) const TAG_COMMAND: u8 = 1;
@@ -278,6 +278,13 @@ impl Log {
     /// Whether nothing is journalled any more, until the next start.
     pub(in crate::core) fn is_lost(&self) -> bool {
         self.journal.is_poisoned()
+    }
+
+    /// Whether there is no room on the disk, and nothing more is to be proposed: because what waits for some `is_stuck`, or is as
+    /// much as may wait.
+    pub(in crate::core) fn has_no_room(&self, is_stuck: bool) -> bool {
+        matches!(self.refusal, Some(Refusal::NoRoom(_)))
+            && (is_stuck || self.replicated.held_bytes() > KEPT_BYTES_MAX)
     }
 
     /// Where the entry is read from, and in which epoch; `None`: this start has not written it, or it was trimmed.

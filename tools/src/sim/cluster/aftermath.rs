@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use duva_engine::{Cursor, Value};
+use duva_engine::{Cursor, Shard, Value};
 use duva_tools::linearizability;
 
-use super::{boot::SHARDS, client::Client, run::Run};
+use super::{boot::SHARDS, client::Client, run::Run, session::SessionClient};
 
 /// How long after the last fault every shard may be without a leader that all nodes know, in nanoseconds: links that died in
 /// silence are given up after five seconds, and dialled again within another.
 const LEADERLESS_NS_MAX: u64 = 12_000_000_000;
+
+/// How long it may take to let a node in that takes the place of another, and to bring it what it is to have, in nanoseconds.
+const REPLACED_NS_MAX: u64 = 60_000_000_000;
 
 /// How long clients may take to be told what they still wait for, and to read everything, in nanoseconds.
 const ANSWERS_NS_MAX: u64 = 60_000_000_000;
@@ -31,16 +34,26 @@ impl Run {
     /// Nothing goes wrong any more: every shard gets a leader, every client its replies, every replica what it lacks.
     pub(super) fn settle(&mut self) -> Result<(), String> {
         self.calm()?;
+        if self.lost.is_some() {
+            self.until(REPLACED_NS_MAX, "a node is replaced", |run| {
+                run.forget_lost();
+                run.is_formed() && run.has_wanted_replicas()
+            })
+            .map_err(|error| format!("{error}\n{}", self.replicas()))?;
+        }
         self.until(LEADERLESS_NS_MAX, "every shard has a leader that all nodes know", |run| run.is_led())
             .map_err(|error| format!("{error}\n{}", self.replicas()))?;
         self.until(ANSWERS_NS_MAX, "every client is answered", |run| run.are_clients_done())
             .map_err(|error| format!("{error}\n{}", self.replicas()))?;
+        for node in 0..self.nodes.len() {
+            self.mend(node)?;
+        }
         let now_ns = self.now_ns();
         let first = self.clients.len();
         {
             let random = &mut self.world.borrow_mut().random;
-            let readers =
-                (0..self.nodes.len()).map(|node| Client::reader(first + node, node, random, now_ns));
+            let members = (0..self.nodes.len()).filter(|&node| self.nodes[node].is_member);
+            let readers = members.map(|node| Client::reader(first + node, node, random, now_ns));
             self.clients.extend(readers);
         }
         self.until(ANSWERS_NS_MAX, "every key is read at every node", |run| run.are_clients_done())?;
@@ -62,10 +75,16 @@ impl Run {
             self.summary.replies += counts.replies;
             self.summary.refused += counts.refused;
             self.summary.early += counts.early;
+            self.summary.without_room += counts.without_room;
             self.summary.uncertain += counts.uncertain;
             self.summary.lost += counts.lost;
             self.summary.retried += counts.retried;
         }
+        for session in &mut self.sessions {
+            history.append(&mut session.take_history());
+            self.summary.requests += session.requests;
+        }
+        self.sessions.iter().try_for_each(|session| session.judge(&history, &self.finals))?;
         match linearizability::check(&history) {
             Ok(()) => Ok(()),
             Err(violation) if violation.is_undecided => {
@@ -79,30 +98,49 @@ impl Run {
     fn are_clients_done(&self) -> bool {
         let now_ns = self.now_ns();
         self.clients.iter().all(|client| client.is_done(now_ns))
+            && self.sessions.iter().all(SessionClient::is_done)
     }
 
-    /// Whether every node knows the same leader of each shard, and that one knows it, too.
+    /// Has the lost node forgotten, if somebody still knows it: who has said otherwise had just started.
+    fn forget_lost(&mut self) {
+        let knows = |id: &[u8; 16]| {
+            let metas = self.members().filter_map(|node| node.cores.first()?.core.node().meta.as_ref());
+            metas.into_iter().any(|meta| meta.state().number_of(id).is_some())
+        };
+        if let Some(id) = self.lost.filter(|id| self.operator.is_done() && knows(id)) {
+            self.operator.forget(id);
+        }
+    }
+
+    /// Whether every shard has as many replicas as it should have, and no more.
+    fn has_wanted_replicas(&self) -> bool {
+        let groups = self.nodes.iter().flat_map(|node| &node.cores).flat_map(|core| &core.core.node().groups);
+        let mut counts = [0; SHARDS as usize];
+        groups.flat_map(|groups| groups.replicas()).for_each(|(shard, _)| counts[usize::from(shard)] += 1);
+        counts == [self.replicas_wanted(); SHARDS as usize]
+    }
+
+    /// Whether all replicas of each shard know the same leader, which knows it, too. Those whose journals have failed keep no
+    /// terms, and are not to lead.
     pub(super) fn is_led(&self) -> bool {
-        let leaders = self.leaders();
-        (0..SHARDS).all(|shard| {
-            let known = leaders.get(&shard);
-            known.is_some_and(|known| {
-                known.len() == self.nodes.len()
-                    && known[0].0.is_some()
-                    && known.iter().all(|it| *it == known[0])
-            })
-        })
-    }
-
-    /// By shard, whom each node's replica follows, and in which term.
-    fn leaders(&self) -> BTreeMap<u16, Vec<(Option<u64>, u64)>> {
         let mut leaders: BTreeMap<u16, Vec<(Option<u64>, u64)>> = BTreeMap::new();
         for core in self.nodes.iter().flat_map(|node| &node.cores) {
+            let has_lost = core.has_lost_journal();
             for (shard, raft) in core.core.node().groups.iter().flat_map(|groups| groups.replicas()) {
-                leaders.entry(shard).or_default().push((raft.leader().map(|leader| leader.0), raft.term()));
+                let leader = raft.leader().map(|leader| leader.0);
+                if !has_lost {
+                    leaders.entry(shard).or_default().push((leader, raft.term()));
+                } else if raft.leader() == Some(raft.id()) {
+                    return false;
+                }
             }
         }
-        leaders
+        let is_known = |known: &Vec<(Option<u64>, u64)>| {
+            known.len() > self.replicas_wanted() / 2
+                && known[0].0.is_some()
+                && known.iter().all(|it| *it == known[0])
+        };
+        (0..SHARDS).all(|shard| leaders.get(&shard).is_some_and(is_known))
     }
 
     /// Whether all replicas of each shard have applied the same entries, which are all that there are.
@@ -116,20 +154,32 @@ impl Run {
         }
         let is_level = |indexes: &Vec<[u64; 3]>| {
             let first = indexes[0][0];
-            indexes.len() == self.nodes.len() && indexes.iter().flatten().all(|&index| index == first)
+            indexes.len() == self.replicas_wanted() && indexes.iter().flatten().all(|&index| index == first)
         };
         applied.len() == usize::from(SHARDS) && applied.values().all(is_level)
     }
 
     /// How all replicas are, for people.
-    fn replicas(&self) -> String {
+    pub(super) fn replicas(&self) -> String {
         let mut lines = Vec::new();
         for (number, node) in self.nodes.iter().enumerate() {
             for core in &node.cores {
+                if let Some(meta) = &core.core.node().meta {
+                    lines.push(format!(
+                        "node {} applied {} of {} of the meta group, led by {:?}: nodes {:?}, {:?}",
+                        number + 1,
+                        meta.raft().applied_index(),
+                        meta.raft().last_index(),
+                        meta.leader(),
+                        meta.state().nodes.keys().collect::<Vec<_>>(),
+                        meta.state().placement
+                    ));
+                }
                 for (shard, raft) in core.core.node().groups.iter().flat_map(|groups| groups.replicas()) {
                     lines.push(format!(
-                        "shard {shard} at node {}: {:?} in term {}, leader {:?}, applied {}, committed {}, first {}, last {}, {:?}",
+                        "shard {shard} at node {} as {:?}: {:?} in term {}, leader {:?}, applied {}, committed {}, first {}, last {}, {:?}, {:?}",
                         number + 1,
+                        raft.id(),
                         raft.role(),
                         raft.term(),
                         raft.leader(),
@@ -137,6 +187,7 @@ impl Run {
                         raft.commit_index(),
                         raft.first_index(),
                         raft.last_index(),
+                        raft.membership(),
                         raft.peers().collect::<Vec<_>>()
                     ));
                 }
@@ -151,9 +202,18 @@ impl Run {
         let mut seen: BTreeMap<u16, Content> = BTreeMap::new();
         for (number, node) in self.nodes.iter_mut().enumerate() {
             for core in &mut node.cores {
-                for shard in core.core.node_mut().executor.shards.iter_mut() {
+                let node = core.core.node_mut();
+                let shards = &mut node.executor.shards;
+                let slot_shift = shards.slot_shift();
+                let has_replica = |shard: &Shard| {
+                    let place = usize::from(shard.slots().start >> slot_shift);
+                    node.groups.as_ref().is_some_and(|groups| !groups.is_idle(place))
+                };
+                for shard in shards.iter_mut().filter(|shard| has_replica(shard)) {
                     let name = shard.slots().start;
                     let content = content_of(shard);
+                    let values = content.keys.iter().map(|(key, (value, _))| (key.clone(), value.clone()));
+                    self.finals.extend(values);
                     match seen.get(&name) {
                         None => drop(seen.insert(name, content)),
                         Some(first) if *first == content => {}
@@ -166,7 +226,7 @@ impl Run {
     }
 }
 
-fn content_of(shard: &mut duva_engine::Shard) -> Content {
+fn content_of(shard: &mut Shard) -> Content {
     let mut content = Content { keys: BTreeMap::new(), once: Vec::new() };
     let from = Cursor::of_slot(shard.slots().start);
     let now_ms = shard.time_ms();

@@ -37,6 +37,14 @@ pub(super) struct SimCore {
     pub(super) wait: Option<(Wait, u64)>,
 }
 
+impl SimCore {
+    /// Whether its journal has failed.
+    pub(super) fn has_lost_journal(&self) -> bool {
+        let log = self.core.node().log.as_ref();
+        log.is_some_and(|log| log.refusal().is_some_and(|refusal| refusal.is_final()))
+    }
+}
+
 /// A node, running or not.
 pub(super) struct SimNode {
     /// Its number, from 0.
@@ -45,6 +53,8 @@ pub(super) struct SimNode {
     place: Place,
     /// The id by which it asks to be let in.
     pub(super) id: [u8; 16],
+    /// Whether it has begun, and is not gone for good.
+    pub(super) is_member: bool,
     /// None while it does not run.
     pub(super) cores: Vec<SimCore>,
 }
@@ -52,6 +62,8 @@ pub(super) struct SimNode {
 /// What all nodes of a run have in common.
 pub(super) fn choose_config(random: &mut Random) -> Config {
     Config {
+        replication_factor: random.pick(&[3, 3, 5]),
+        session_wait_ms: random.pick(&[0, 20, 1_000]),
         shards: SHARDS,
         append_only: true,
         is_cluster_enabled: true,
@@ -82,7 +94,14 @@ impl SimNode {
             cluster: number == 0,
             ..common.clone()
         };
-        Self { number, config, place, id: random_id(random), cores: Vec::new() }
+        Self { number, config, place, id: random_id(random), is_member: false, cores: Vec::new() }
+    }
+
+    /// It is gone, with all that it had. Another one may begin on its machine.
+    pub(super) fn lose(&mut self, random: &mut Random) {
+        self.cores.clear();
+        self.is_member = false;
+        self.id = random_id(random);
     }
 
     /// The feature level that it speaks, or will after its next start.
@@ -98,6 +117,11 @@ impl SimNode {
 
     pub(super) fn is_running(&self) -> bool {
         !self.cores.is_empty()
+    }
+
+    /// Whether a journal of it has failed: nothing is written to it before the next start.
+    pub(super) fn has_lost_journal(&self) -> bool {
+        self.cores.iter().any(SimCore::has_lost_journal)
     }
 
     /// What its empty disk holds before its first start: as the start itself would make it, but from the seed, or from what the
@@ -146,6 +170,7 @@ impl SimNode {
             state,
             entries: Vec::new(),
         });
+        self.is_member = true;
         self.start(world, joined)
     }
 

@@ -67,6 +67,8 @@ pub(super) struct Counts {
     pub(super) replies: u64,
     pub(super) refused: u64,
     pub(super) early: u64,
+    /// Of those: because a leader had no room.
+    pub(super) without_room: u64,
     pub(super) uncertain: u64,
     pub(super) lost: u64,
     pub(super) retried: u64,
@@ -355,6 +357,9 @@ impl Client {
                 }
                 Heard::Refused => {
                     self.counts.refused += 1;
+                    let is_full = |text: &[u8]| text.ends_with(b"has no room for its journal");
+                    self.counts.without_room +=
+                        u64::from(matches!(&reply, Reply::Error(text) if is_full(text)));
                     // An earlier attempt may have been executed.
                     if self.script.is_some() || request.once.is_some() {
                         self.forget(request);
@@ -397,7 +402,7 @@ fn check_order(open: &mut Open, key: &[u8], action: &Action, answer: &Answer) ->
 }
 
 /// What a reply says about what was asked.
-enum Heard {
+pub(super) enum Heard {
     Answer(Answer),
     /// It was not executed.
     Refused,
@@ -407,7 +412,7 @@ enum Heard {
     Uncertain,
 }
 
-fn hear(action: &Action, reply: &Reply) -> Result<Heard, String> {
+pub(super) fn hear(action: &Action, reply: &Reply) -> Result<Heard, String> {
     let answer = match (action, reply) {
         (_, Reply::Error(text)) => {
             let code = text.split(|&byte| byte == b' ').next().unwrap_or_default();

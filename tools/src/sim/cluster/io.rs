@@ -96,8 +96,7 @@ impl Io for SimIo {
     }
 
     fn write_file(&mut self, file: File, bytes: &[u8], offset_bytes: u64) -> Result<(), i32> {
-        self.world.borrow_mut().write_file(self.node, self.core, file, bytes, offset_bytes);
-        Ok(())
+        self.world.borrow_mut().write_file(self.node, self.core, file, bytes, offset_bytes)
     }
 
     fn sync_file(&mut self, ticket: u64, file: File) {

@@ -1,18 +1,22 @@
-//! The simulator of a cluster: three real nodes on machines of their own, and a network that fails between them.
+//! The simulator of a cluster: three or five real nodes on machines of their own, and a network that fails between them.
 //!
 //! Every node is the server's own: cores, journals, groups, links, gossip, the file of the meta group. The first makes the cluster,
 //! the others are let in by it, and then, while clients write and read at all of them, ways between nodes are cut, in both
 //! directions or in one, links break, processes are stopped and go on, are killed or lose their power and start again with
-//! what their disk has kept; no two clocks agree. Everything is in one thread, and a seed decides all of it.
+//! what their disk has kept; disks are full, or fail; a node is lost for good, is forgotten, and another one takes its
+//! place; no two clocks agree, nor run equally fast. Everything is in one thread, and a seed decides all of it.
 //!
 //! ```text
 //! run (who is next, what fails) -> boot (starts) -> io -> world (machines) -> network
 //!                               -> client (what is asked and answered) -> linearizability
+//!                               -> session (reads that promise less, and their judgement)
+//!                               -> operator (forgets nodes, lets them in)
 //! ```
 //!
 //! What is judged: that one order explains all replies ([`duva_tools::linearizability`]), hence that no acknowledged write is lost or
-//! done twice; that a connection's requests for one shard stay in order; and that some time after the last fault every
-//! shard has a leader that all nodes know, every client is served, and all replicas hold the same.
+//! done twice; that reads of the other levels see what they promise; that a connection's requests for one shard stay in order;
+//! and that some time after the last fault every shard has a leader that all nodes know, none of them on a core whose journal
+//! has failed, every client is served, and all replicas hold the same.
 
 mod aftermath;
 mod boot;
@@ -20,7 +24,9 @@ mod client;
 mod faults;
 mod io;
 mod network;
+mod operator;
 mod run;
+mod session;
 mod upgrade;
 mod world;
 
@@ -37,6 +43,8 @@ pub(crate) enum Sabotage {
     StaleReads,
     /// Clients send writes of unknown fate once more.
     RepeatedWrites,
+    /// Clients whose reads are to see what they know read what is stale.
+    StaleSessions,
 }
 
 /// What a run, or several, did.
@@ -51,8 +59,9 @@ pub(crate) struct Summary {
     /// Requests made, and replies received.
     pub(crate) requests: u64,
     pub(crate) replies: u64,
-    /// Replies that say that nothing was executed, and that nobody knows.
+    /// Replies that say that nothing was executed, those of them that say that a disk is full, and those that nobody knows.
     pub(crate) refused: u64,
+    pub(crate) without_room: u64,
     pub(crate) uncertain: u64,
     /// Those of the first that were because not all nodes knew the command yet.
     pub(crate) early: u64,
@@ -72,6 +81,13 @@ pub(crate) struct Summary {
     pub(crate) kills: u64,
     pub(crate) power_losses: u64,
     pub(crate) clock_jumps: u64,
+    /// Clocks that began to run at another rate, disks that were full, that failed, and nodes that were lost for good.
+    pub(crate) drifts: u64,
+    pub(crate) full_disks: u64,
+    pub(crate) failing_disks: u64,
+    pub(crate) losses: u64,
+    /// Reads that a node served itself because of their level.
+    pub(crate) near_reads: u64,
     /// Histories with too many possible orders to decide.
     pub(crate) undecided: u64,
 }
@@ -86,6 +102,7 @@ impl Summary {
         self.replies += other.replies;
         self.refused += other.refused;
         self.early += other.early;
+        self.without_room += other.without_room;
         self.uncertain += other.uncertain;
         self.lost += other.lost;
         self.retried += other.retried;
@@ -98,6 +115,11 @@ impl Summary {
         self.kills += other.kills;
         self.power_losses += other.power_losses;
         self.clock_jumps += other.clock_jumps;
+        self.drifts += other.drifts;
+        self.full_disks += other.full_disks;
+        self.failing_disks += other.failing_disks;
+        self.losses += other.losses;
+        self.near_reads += other.near_reads;
         self.undecided += other.undecided;
     }
 }

@@ -3,7 +3,7 @@
 //! A core's turn has two halves, as in the run of a single server: in the first it submits and falls asleep, and what it waits
 //! for ends its sleep. Whoever has something to do may be next; when nobody has, time goes on to the next thing that happens.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use duva_net::io::Wait;
 use duva_server::{
@@ -15,8 +15,10 @@ use super::{
     Sabotage, Summary,
     boot::{self, SHARDS, SimNode},
     client::Client,
-    faults::{Fault, Happening, Weights},
+    faults::{DRIFT_PPM_MAX, Fault, Happening, Target, Weights},
     network::{End, News},
+    operator::Operator,
+    session::{Causes, SessionClient},
     upgrade::Upgrade,
     world::World,
 };
@@ -28,9 +30,6 @@ use crate::sim::{
     trace,
     world::{Crash, Dying},
 };
-
-/// Nodes of the cluster.
-pub(super) const NODES: usize = 3;
 
 /// How long a completion waits for others when a core waits for several, in nanoseconds.
 const BATCH_WAIT_NS: u64 = 50_000;
@@ -52,6 +51,14 @@ pub(super) struct Run {
     pub(super) world: Rc<RefCell<World>>,
     pub(super) nodes: Vec<SimNode>,
     pub(super) clients: Vec<Client>,
+    pub(super) sessions: Vec<SessionClient>,
+    /// Who lets nodes in and has them forgotten once the cluster is formed.
+    pub(super) operator: Operator,
+    /// The node that was lost for good, if one was: no other one may be.
+    pub(super) lost: Option<[u8; 16]>,
+    /// How many nodes the cluster has.
+    pub(super) count: usize,
+    replication_factor: u8,
     /// How doomed nodes end.
     dooms: Vec<Option<Crash>>,
     weights: Weights,
@@ -62,6 +69,8 @@ pub(super) struct Run {
     /// How its nodes are upgraded, if they are.
     pub(super) upgrade: Option<Upgrade>,
     began_ns: u64,
+    /// What keys have come to in the end.
+    pub(super) finals: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) summary: Summary,
 }
 
@@ -70,6 +79,8 @@ pub(super) struct Run {
 enum Next {
     Core(usize, usize),
     Client(usize),
+    Session(usize),
+    Operator,
 }
 
 /// Runs `seed`, with something done wrong on purpose if `sabotage` says so.
@@ -92,26 +103,39 @@ impl Run {
         match sabotage {
             Some(Sabotage::LyingDisks) => common.raft_durability = RaftDurability::Fsync,
             Some(Sabotage::StaleReads) => common.consistency = Consistency::Sequential,
-            Some(Sabotage::RepeatedWrites) | None => {}
+            Some(Sabotage::RepeatedWrites | Sabotage::StaleSessions) | None => {}
         }
+        let count = random.pick(&[3, 3, 3, 5]);
+        // There is a machine more for a node that takes the place of another.
+        let machines = count + 1;
         let weights = Weights::choose(&mut random, common.raft_durability == RaftDurability::Fsync);
         let offset_ms_max = random.pick(&[0, 20, 3_000]);
-        let mut world = World::new(Random::new(random.bits()), NODES, offset_ms_max);
+        let mut world = World::new(Random::new(random.bits()), machines, offset_ms_max);
+        let drift_ppm_max = random.pick(&[0, 300, DRIFT_PPM_MAX]);
+        for machine in &mut world.machines {
+            machine.set_drift(random.below(2 * drift_ppm_max + 1) as i64 - drift_ppm_max as i64, 0);
+        }
         world.syncs_lie = sabotage == Some(Sabotage::LyingDisks);
         let nodes: Vec<SimNode> =
-            (0..NODES).map(|number| SimNode::new(number, &common, &mut random)).collect();
+            (0..machines).map(|number| SimNode::new(number, &common, &mut random)).collect();
         trace::note(|| format!("seed {seed}: {weights:?}, {:?}", world.faults));
         Self {
             began_ns: world.now_ns,
             world: Rc::new(RefCell::new(world)),
             nodes,
             clients: Vec::new(),
-            dooms: vec![None; NODES],
+            sessions: Vec::new(),
+            operator: Operator::default(),
+            lost: None,
+            dooms: vec![None; machines],
+            count,
+            replication_factor: common.replication_factor,
             weights,
             happenings: Vec::new(),
             runnable: Vec::new(),
             sabotage,
             upgrade: None,
+            finals: BTreeMap::new(),
             summary: Summary::default(),
         }
     }
@@ -124,14 +148,14 @@ impl Run {
     /// The first node makes the cluster, the others are let in, and all of them get their replicas.
     pub(super) fn form(&mut self) -> Result<(), String> {
         self.nodes[0].begin(&self.world, None)?;
-        for node in 1..NODES {
+        for node in 1..self.count {
             let answer = self.ask_in(node)?;
             self.nodes[node].begin(&self.world, Some(answer))?;
         }
         self.until(FORM_NS, "the cluster forms", |run| run.is_formed())
     }
 
-    /// Asks the first node to let another one in.
+    /// Asks those that are there to let another one in.
     fn ask_in(&mut self, node: usize) -> Result<JoinAnswer, String> {
         let id = format!("{:032x}", u128::from_be_bytes(self.nodes[node].id));
         let host = super::io::address_of(node).to_string();
@@ -140,7 +164,8 @@ impl Run {
         let words: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
         let until_ns = self.now_ns() + FORM_NS;
         while self.now_ns() < until_ns {
-            let end = self.world.borrow_mut().connect(0).ok_or("the first node does not listen")?;
+            let asked = self.world.borrow_mut().random.index(node);
+            let end = self.world.borrow_mut().connect(asked).ok_or("a node does not listen")?;
             match self.ask(end, &words)? {
                 Reply::Bulk(bytes) => return JoinAnswer::decode(&bytes).map_err(|error| error.to_string()),
                 other => trace::note(|| format!("node {} is answered {}", node + 1, other.shown())),
@@ -174,19 +199,29 @@ impl Run {
         }
     }
 
-    /// Whether all nodes have a replica of everything that votes, and every shard is led.
-    fn is_formed(&self) -> bool {
-        let nodes = || self.nodes.iter();
-        let metas = nodes().filter_map(|node| node.cores.first()?.core.node().meta.as_ref());
-        let is_known = metas.filter(|meta| meta.state().nodes.len() == NODES).count() == NODES;
+    /// The nodes of the cluster, down or not.
+    pub(super) fn members(&self) -> impl Iterator<Item = &SimNode> {
+        self.nodes.iter().filter(|node| node.is_member)
+    }
+
+    /// How many replicas every shard should have.
+    pub(super) fn replicas_wanted(&self) -> usize {
+        self.count.min(usize::from(self.replication_factor))
+    }
+
+    /// Whether all nodes know one another, and every shard has as many replicas that vote as it should have, and a leader.
+    pub(super) fn is_formed(&self) -> bool {
+        let (count, wanted) = (self.count, self.replicas_wanted());
+        let metas = self.members().filter_map(|node| node.cores.first()?.core.node().meta.as_ref());
+        let is_known = metas.filter(|meta| meta.state().nodes.len() == count).count() == count;
         let replicas =
-            nodes().flat_map(|node| &node.cores).filter_map(|core| core.core.node().groups.as_ref());
+            self.members().flat_map(|node| &node.cores).filter_map(|core| core.core.node().groups.as_ref());
         let voting = replicas.flat_map(|groups| groups.replicas()).filter(|(_, raft)| {
             raft.leader().is_some()
-                && raft.membership().voters.len() == NODES
+                && raft.membership().voters.len() == wanted
                 && !raft.membership().is_joint()
         });
-        is_known && voting.count() == NODES * usize::from(SHARDS)
+        is_known && voting.count() == wanted * usize::from(SHARDS)
     }
 
     /// Clients do what they like while things go wrong.
@@ -198,10 +233,17 @@ impl Run {
             let count = world.random.between(2, 6) as usize;
             let random = &mut world.random;
             self.clients = (0..count).map(|number| Client::new(number, random, now_ns, until_ns)).collect();
+            let count = random.below(4) as usize;
+            let causes = Causes::default();
+            let session = |number| SessionClient::new(number, &causes, random, now_ns, until_ns);
+            self.sessions = (0..count).map(session).collect();
             until_ns
         };
         if self.sabotage == Some(Sabotage::RepeatedWrites) {
             self.clients.iter_mut().for_each(Client::repeat_writes);
+        }
+        if self.sabotage == Some(Sabotage::StaleSessions) {
+            self.sessions.iter_mut().for_each(SessionClient::read_stale);
         }
         trace::note(|| format!("{now_ns} faults begin"));
         self.happenings.push((now_ns, Happening::Choose));
@@ -209,16 +251,22 @@ impl Run {
         self.until(u64::MAX, "time goes on", |run| run.now_ns() >= until_ns)
     }
 
-    /// Nothing goes wrong any more: who is down comes back.
+    /// Nothing goes wrong any more: who is down comes back. One node whose journal has failed goes on: the others must do without
+    /// it.
     pub(super) fn calm(&mut self) -> Result<(), String> {
+        let is_lost = |happening: &Happening| matches!(happening, Happening::Replace(_));
+        let lost = self.happenings.iter().position(|(_, happening)| is_lost(happening));
+        let lost = lost.map(|place| self.happenings[place].1);
         self.happenings.clear();
-        for node in 0..NODES {
-            if self.dooms[node].is_some() && self.nodes[node].is_running() {
-                self.end(node);
-            }
-            self.dooms[node] = None;
-            if !self.nodes[node].is_running() {
-                self.start(node)?;
+        if let Some(happening) = lost {
+            self.let_happen(happening)?;
+        }
+        let mut is_one_left = self.lost.is_none();
+        for node in 0..self.nodes.len() {
+            if is_one_left && self.nodes[node].has_lost_journal() {
+                is_one_left = false;
+            } else {
+                self.mend(node)?;
             }
         }
         let mut world = self.world.borrow_mut();
@@ -226,8 +274,24 @@ impl Run {
         world.network.heal(now_ns);
         world.network.calm();
         world.faults = Faults::none();
-        world.machines.iter_mut().for_each(|machine| machine.stopped_until_ns = 0);
+        for machine in &mut world.machines {
+            machine.stopped_until_ns = 0;
+            machine.disk_fault = None;
+            machine.disk.make_room();
+        }
         trace::note(|| format!("{now_ns} faults are over"));
+        Ok(())
+    }
+
+    /// A node runs, and nothing is wrong with it.
+    pub(super) fn mend(&mut self, node: usize) -> Result<(), String> {
+        if self.dooms[node].is_some() && self.nodes[node].is_running() {
+            self.end(node);
+        }
+        self.dooms[node] = None;
+        if self.nodes[node].is_member && !self.nodes[node].is_running() {
+            self.start(node)?;
+        }
         Ok(())
     }
 
@@ -276,6 +340,15 @@ impl Run {
                 world.now_ns += world.random.below(1000);
                 self.clients[client].step(&mut world)
             }
+            Next::Session(session) => {
+                let mut world = self.world.borrow_mut();
+                world.now_ns += world.random.below(1000);
+                self.sessions[session].step(&mut world)
+            }
+            Next::Operator => {
+                let answer = self.operator.step(&mut self.world.borrow_mut())?;
+                answer.map_or(Ok(()), |(node, answer)| self.nodes[node].begin(&self.world, Some(answer)))
+            }
         }
     }
 
@@ -297,7 +370,9 @@ impl Run {
                         let (ready, ready_since_ns) = world.ready(node, number);
                         ready >= events as usize
                             || (ready > 0 && now_ns >= ready_since_ns + BATCH_WAIT_NS)
-                            || timeout.is_some_and(|timeout| now_ns >= since_ns + timeout.as_nanos() as u64)
+                            || timeout.is_some_and(|timeout| {
+                                now_ns >= since_ns + world.lasting_ns(node, timeout.as_nanos() as u64)
+                            })
                     }
                 };
                 if is_due {
@@ -309,6 +384,14 @@ impl Run {
             if client.next_ns(&world).is_some_and(|at_ns| at_ns <= now_ns) {
                 self.runnable.push(Next::Client(number));
             }
+        }
+        for (number, session) in self.sessions.iter().enumerate() {
+            if session.next_ns(&world).is_some_and(|at_ns| at_ns <= now_ns) {
+                self.runnable.push(Next::Session(number));
+            }
+        }
+        if self.operator.next_ns(&world).is_some_and(|at_ns| at_ns <= now_ns) {
+            self.runnable.push(Next::Operator);
         }
     }
 
@@ -328,12 +411,14 @@ impl Run {
                     next_ns = next_ns.min(ready_since_ns + BATCH_WAIT_NS);
                 }
                 if let Some((Wait::Block { timeout: Some(timeout), .. }, since_ns)) = core.wait {
-                    next_ns = next_ns.min(since_ns + timeout.as_nanos() as u64);
+                    next_ns = next_ns.min(since_ns + world.lasting_ns(node, timeout.as_nanos() as u64));
                 }
                 next_ns = next_ns.min(world.next_ns(node, number).unwrap_or(u64::MAX));
             }
         }
         let clients = self.clients.iter().filter_map(|client| client.next_ns(&world));
+        let sessions = self.sessions.iter().filter_map(|session| session.next_ns(&world));
+        let clients = clients.chain(sessions).chain(self.operator.next_ns(&world));
         let happenings = self.happenings.iter().map(|(at_ns, _)| *at_ns);
         next_ns = clients.chain(happenings).fold(next_ns, u64::min);
         assert!(next_ns < u64::MAX, "everything waits for something else");
@@ -371,12 +456,18 @@ impl Run {
         let now_ns = self.now_ns();
         match happening {
             Happening::Choose => {
-                let is_whole: Vec<bool> = (0..NODES)
-                    .map(|node| self.nodes[node].is_running() && self.dooms[node].is_none())
+                let members = (0..self.nodes.len()).filter(|&node| self.nodes[node].is_member);
+                let targets: Vec<Target> = members
+                    .map(|node| {
+                        let is_whole = self.nodes[node].is_running() && self.dooms[node].is_none();
+                        Target { node, is_whole }
+                    })
                     .collect();
                 let (fault, next_ns) = {
                     let random = &mut self.world.borrow_mut().random;
-                    (self.weights.next(random, &is_whole), now_ns + self.weights.pause_ns(random))
+                    let fault =
+                        self.weights.next(random, &targets, self.lost.is_none() && self.upgrade.is_none());
+                    (fault, now_ns + self.weights.pause_ns(random))
                 };
                 self.happenings.push((next_ns, Happening::Choose));
                 if let Some(fault) = fault {
@@ -396,9 +487,13 @@ impl Run {
             }
             Happening::Start(node) => {
                 self.dooms[node] = None;
-                if !self.nodes[node].is_running() {
+                if self.nodes[node].is_member && !self.nodes[node].is_running() {
                     self.start(node)?;
                 }
+            }
+            Happening::Replace(node) => {
+                self.dooms[node] = None;
+                self.operator.let_in(node, self.nodes[node].id);
             }
         }
         Ok(())
@@ -441,9 +536,38 @@ impl Run {
                 self.happenings.push((end_ns, Happening::End(node)));
                 self.happenings.push((end_ns + lasts_ns, Happening::Start(node)));
             }
+            Fault::FailingDisk(node, fault, crash, lasts_ns) => {
+                self.summary.failing_disks += 1;
+                self.dooms[node] = Some(crash);
+                world.machines[node].disk_fault = Some(fault);
+                let start_ns = now_ns + lasts_ns + world.random.below(DOOM_NS);
+                self.happenings.push((now_ns + lasts_ns, Happening::End(node)));
+                self.happenings.push((start_ns, Happening::Start(node)));
+            }
+            Fault::FullDisks(nodes, lasts_ns) => {
+                for node in nodes {
+                    self.summary.full_disks += 1;
+                    world.machines[node].disk.full_until_ns = now_ns + lasts_ns;
+                }
+            }
+            Fault::Loss(node, lasts_ns) => {
+                self.summary.losses += 1;
+                self.lost = Some(self.nodes[node].id);
+                self.dooms[node] = Some(Crash::PowerLoss);
+                self.operator.forget(self.nodes[node].id);
+                let place = if world.random.one_in(2) { node } else { self.count };
+                self.happenings.push((now_ns + lasts_ns, Happening::Replace(place)));
+                drop(world);
+                self.end(node);
+                self.nodes[node].lose(&mut self.world.borrow_mut().random);
+            }
             Fault::Jump(node, jump_ms) => {
                 self.summary.clock_jumps += 1;
                 world.machines[node].wall_offset_ms += jump_ms;
+            }
+            Fault::Drift(node, drift_ppm) => {
+                self.summary.drifts += 1;
+                world.machines[node].set_drift(drift_ppm, now_ns);
             }
         }
     }
@@ -465,6 +589,7 @@ impl Run {
             Crash::Kill => self.summary.kills += 1,
             Crash::PowerLoss => self.summary.power_losses += 1,
         }
+        trace::note(|| self.replicas());
         self.count(node);
         self.nodes[node].cores.clear();
         self.world.borrow_mut().crash(node, crash);
@@ -472,7 +597,9 @@ impl Run {
 
     pub(super) fn start(&mut self, node: usize) -> Result<(), String> {
         trace::note(|| format!("{} node {} starts", self.now_ns(), node + 1));
-        self.nodes[node].start(&self.world, None).map_err(|error| format!("node {}: {error}", node + 1))
+        let started = self.nodes[node].start(&self.world, None);
+        trace::note(|| self.replicas());
+        started.map_err(|error| format!("node {}: {error}", node + 1))
     }
 
     /// Adds what a node has counted.
@@ -483,6 +610,7 @@ impl Run {
                 self.summary.forwarded += counts.forwarded;
                 self.summary.elections += counts.elections_won;
                 self.summary.snapshots += counts.snapshots_installed;
+                self.summary.near_reads += counts.near;
             }
         }
     }

@@ -4,11 +4,7 @@
 //! What is judged besides: APPEND is refused until all nodes speak the later level, and a node that does not speak it would end
 //! by itself if it had to apply one; then it is agreed on by itself, APPEND is taken by all, and no node can go back any more.
 
-use super::{
-    Summary,
-    faults::Happening,
-    run::{NODES, Run},
-};
+use super::{Summary, faults::Happening, run::Run};
 use crate::sim::{Failure, resp::Reply, trace};
 
 /// What nodes speak before the upgrade, and behind it.
@@ -54,7 +50,7 @@ impl Run {
         let mut steps = Vec::new();
         {
             let random = &mut self.world.borrow_mut().random;
-            let mut left: Vec<usize> = (0..NODES).collect();
+            let mut left: Vec<usize> = (0..self.count).collect();
             while !left.is_empty() {
                 let node = left.swap_remove(random.index(left.len()));
                 steps.push((node, NEW));
@@ -76,7 +72,7 @@ impl Run {
     pub(super) fn change(&mut self, node: usize, level: u16) -> Result<(), String> {
         trace::note(|| format!("{} node {} is to speak level {level}", self.now_ns(), node + 1));
         let is_early = |(number, it): (usize, &super::boot::SimNode)| number == node || it.level() == NEW;
-        if level == NEW && self.nodes.iter().enumerate().all(is_early) {
+        if level == NEW && self.nodes.iter().enumerate().take(self.count).all(is_early) {
             self.check_none_is_early()?;
         }
         let newer = if level == NEW && self.upgrade == Some(Upgrade::Hasty) { &[] } else { NEWER_COMMANDS };
@@ -108,12 +104,13 @@ impl Run {
 
     /// All nodes were upgraded, and nothing goes wrong any more.
     fn judge_upgrade(&mut self) -> Result<(), String> {
-        let is_agreed = |run: &mut Self| run.levels().filter(|levels| *levels == (NEW, NEW)).count() == NODES;
+        let is_agreed =
+            |run: &mut Self| run.levels().filter(|levels| *levels == (NEW, NEW)).count() == run.count;
         self.until(AGREE_NS_MAX, "the later level is agreed on", is_agreed)?;
         // What all nodes know becomes durable, and known to all cores.
         let later_ns = self.now_ns() + 2_000_000_000;
         self.until(u64::MAX, "time goes on", |run| run.now_ns() >= later_ns)?;
-        for node in 0..NODES {
+        for node in 0..self.count {
             let end = self.world.borrow_mut().connect(node).ok_or("a node does not listen")?;
             let words = [&b"APPEND"[..], b"upgraded", b"."].map(<[u8]>::to_vec);
             match self.ask(end, &words)? {
@@ -121,7 +118,7 @@ impl Run {
                 other => return Err(format!("APPEND is answered with {}", other.shown())),
             }
         }
-        for node in 0..NODES {
+        for node in 0..self.count {
             self.end(node);
             self.nodes[node].change(OLD, NEWER_COMMANDS);
             match self.start(node) {

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use duva_net::io::{Clock, Event, File, FileTask, ReceiveEnd, Socket, Token};
 
+use super::faults::DiskFault;
 use super::network::{CONNECTION_RESET, End, Ending, Host, Network, News, TIMED_OUT};
 use crate::sim::{
     disk::{CoreFiles, Disk},
@@ -19,7 +20,9 @@ use crate::sim::{
 /// The first descriptor that connections get.
 const DESCRIPTOR_MIN: usize = 10;
 
-/// ECONNREFUSED, as Linux numbers it.
+/// EIO, ENOSPC and ECONNREFUSED, as Linux numbers them.
+const INPUT_OUTPUT: i32 = 5;
+const NO_SPACE: i32 = 28;
 const CONNECTION_REFUSED: i32 = 111;
 
 /// How long dialling goes on without an answer, and how long until it is tried again, in nanoseconds.
@@ -97,6 +100,23 @@ pub(super) struct Machine {
     pub(super) wall_offset_ms: i64,
     /// When its monotonic clock was at 0, which may be before the simulation's.
     booted_ns: i64,
+    /// By how many millionths its clocks run too fast, since when, and how far they were ahead then, in nanoseconds.
+    drift: (i64, u64, i64),
+    /// What is wrong with its disk.
+    pub(super) disk_fault: Option<DiskFault>,
+}
+
+impl Machine {
+    /// How far its clocks have run ahead, in nanoseconds.
+    fn drifted_ns(&self, now_ns: u64) -> i64 {
+        let (drift_ppm, since_ns, before_ns) = self.drift;
+        before_ns + (now_ns - since_ns) as i64 * drift_ppm / 1_000_000
+    }
+
+    /// Its clocks run too fast from now on, by so many millionths.
+    pub(super) fn set_drift(&mut self, drift_ppm: i64, now_ns: u64) {
+        self.drift = (drift_ppm, now_ns, self.drifted_ns(now_ns));
+    }
 }
 
 /// All of it.
@@ -111,6 +131,8 @@ pub(super) struct World {
     buffer_count: usize,
     piece_bytes_max: usize,
     pub(super) can_batch: bool,
+    /// Whether a full disk has no room for writes to segments either.
+    is_thin: bool,
     /// Whether syncs say that they are done and do nothing.
     pub(super) syncs_lie: bool,
 }
@@ -126,6 +148,8 @@ impl World {
             stopped_until_ns: 0,
             wall_offset_ms: random.below(2 * offset_ms_max + 1) as i64 - offset_ms_max as i64,
             booted_ns: -(random.below(100_000_000_000) as i64),
+            drift: (0, 0, 0),
+            disk_fault: None,
         });
         let machines = machines.collect();
         let faults = Faults {
@@ -146,6 +170,7 @@ impl World {
             buffer_count: random.pick(&[2, 4, 16]),
             piece_bytes_max: random.pick(&[200, 4096, 64 << 10, 64 << 10]),
             can_batch: random.one_in(2),
+            is_thin: random.one_in(2),
             syncs_lie: false,
             random,
         }
@@ -158,13 +183,24 @@ impl World {
 
     /// A node's wall clock, in milliseconds since the Unix epoch.
     pub(super) fn wall_ms(&self, node: usize) -> u64 {
-        let offset_ms = self.machines[node].wall_offset_ms;
-        (WALL_START_MS + (self.now_ns / 1_000_000) as i64 + offset_ms) as u64
+        let machine = &self.machines[node];
+        let shown_ns = self.now_ns as i64 + machine.drifted_ns(self.now_ns);
+        (WALL_START_MS + shown_ns / 1_000_000 + machine.wall_offset_ms) as u64
     }
 
     /// A node's monotonic clock.
     pub(super) fn monotonic_ns(&self, node: usize) -> u64 {
-        (self.now_ns as i64 - self.machines[node].booted_ns) as u64
+        let machine = &self.machines[node];
+        (self.now_ns as i64 + machine.drifted_ns(self.now_ns) - machine.booted_ns) as u64
+    }
+
+    /// How long something takes that lasts so long by a node's clocks, in nanoseconds.
+    pub(super) fn lasting_ns(&self, node: usize, shown_ns: u64) -> u64 {
+        let (drift_ppm, ..) = self.machines[node].drift;
+        match drift_ppm {
+            0 => shown_ns,
+            _ => (u128::from(shown_ns) * 1_000_000).div_ceil((1_000_000 + drift_ppm) as u128) as u64,
+        }
     }
 
     fn delay_ns(&mut self) -> u64 {
@@ -186,6 +222,7 @@ impl World {
         self.network.restore_power(node, self.now_ns);
         let machine = &mut self.machines[node];
         machine.dying = Dying::No;
+        machine.disk_fault = None;
         machine.descriptors.clear();
         machine.kernels = (0..cores).map(|_| Kernel { free_buffers, ..Kernel::default() }).collect();
     }
@@ -202,7 +239,8 @@ impl World {
         machine.descriptors.clear();
         if crash == Crash::PowerLoss {
             machine.disk.lose_power(random);
-            machine.booted_ns = *now_ns as i64 - random.below(10_000_000_000) as i64;
+            let shown_ns = *now_ns as i64 + machine.drifted_ns(*now_ns);
+            machine.booted_ns = shown_ns - random.below(10_000_000_000) as i64;
         }
     }
 
@@ -327,15 +365,19 @@ impl World {
         }
         let end_ns = self.now_ns + self.pace.sync_ns(&mut self.random, &self.faults);
         let lies = self.syncs_lie;
+        let fails = matches!(self.machines[node].disk_fault, Some(DiskFault::Sync | DiskFault::Syncs));
+        if self.machines[node].disk_fault == Some(DiskFault::Sync) {
+            self.machines[node].disk_fault = None;
+        }
         let files = &mut self.machines[node].kernels[core].files;
         if lies {
             files.pretend_sync(ticket, file, end_ns);
         } else {
-            files.begin_sync(ticket, file, end_ns, false);
+            files.begin_sync(ticket, file, end_ns, fails);
         }
     }
 
-    /// Writes to a file; or a part of it, and the process is killed.
+    /// Writes to a file; or a part of it, and the process is killed, the disk fails, or there is no room.
     pub(super) fn write_file(
         &mut self,
         node: usize,
@@ -343,18 +385,29 @@ impl World {
         file: File,
         bytes: &[u8],
         offset_bytes: u64,
-    ) {
+    ) -> Result<(), i32> {
         let machine = &mut self.machines[node];
         let files = &machine.kernels[core].files;
-        match machine.dying {
-            Dying::No => files.write(file, bytes, offset_bytes),
-            Dying::AtNextWrite => {
-                let length = self.random.index(bytes.len() + 1);
-                files.write(file, &bytes[..length], offset_bytes);
+        let is_full = self.is_thin && self.now_ns < machine.disk.full_until_ns;
+        let errno = match (machine.dying, machine.disk_fault) {
+            (Dying::Dead, _) => return Ok(()),
+            (Dying::AtNextWrite, _) => {
                 machine.dying = Dying::Dead;
+                None
             }
-            Dying::Dead => {}
-        }
+            (Dying::No, Some(DiskFault::Write)) => {
+                machine.disk_fault = None;
+                Some(INPUT_OUTPUT)
+            }
+            (Dying::No, _) if is_full => Some(NO_SPACE),
+            (Dying::No, _) => {
+                files.write(file, bytes, offset_bytes);
+                return Ok(());
+            }
+        };
+        let length = self.random.index(bytes.len() + 1);
+        files.write(file, &bytes[..length], offset_bytes);
+        errno.map_or(Ok(()), Err)
     }
 
     /// Returns a leased buffer.
