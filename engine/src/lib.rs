@@ -23,6 +23,7 @@ mod shard;
 mod shards;
 mod slab;
 mod table;
+mod transaction;
 mod wheel;
 
 pub use args::{Args, ArgumentRange, LARGE_ARGUMENT};
@@ -36,6 +37,7 @@ pub use once::{BadOnceRecords, ONCE_ID_BYTES_MAX, OnceSnapshot, OnceTotals};
 pub use reply::{Protocol, Reply};
 pub use shard::{Cursor, Deadline, Saved, SavedEntry, Shard};
 pub use shards::Shards;
+pub use transaction::{BadTransaction, Prepared, TransactionName, Transactions};
 
 /// Hash slots, as Redis Cluster has them.
 pub const SLOT_COUNT: u16 = 16_384;

@@ -19,6 +19,7 @@ use std::ops::Range;
 use crate::entry::{DeadlineWord, Entry, Form, Heap, NewEntry, NewValue, clock_at, prefetch};
 use crate::once::{BadOnceRecords, OncePair, OnceRecords, OnceSnapshot, OnceTotals};
 use crate::table::Slot;
+use crate::transaction::{BadTransaction, Transactions, Versions};
 use crate::wheel::{Record, Wheel};
 use crate::{DATABASE_COUNT, DetachedEntry, EntryRef, Hasher, KeyHash, SLOT_COUNT, Value};
 use expire::Garbage;
@@ -90,6 +91,9 @@ pub struct Shard {
     /// Candidates of a scan, kept for its allocation.
     scratch: Vec<(u64, u32)>,
     once: OnceRecords,
+    transactions: Transactions,
+    /// Made when they are asked for first.
+    versions: Option<Versions>,
 }
 
 impl Shard {
@@ -117,6 +121,8 @@ impl Shard {
             reads_total: 0,
             scratch: Vec::new(),
             once: OnceRecords::default(),
+            transactions: Transactions::default(),
+            versions: None,
         }
     }
 
@@ -446,6 +452,7 @@ impl Shard {
             + self.garbage.used_bytes()
             + self.snapshot.used_bytes()
             + self.once.used_bytes()
+            + self.transactions.used_bytes()
     }
 
     /// Changes of data since the shard was made. A write of a key counts one, also of what was there already; so do a
@@ -501,6 +508,50 @@ impl Shard {
     /// What is wrong with the bytes.
     pub fn restore_once(&mut self, records: &[u8]) -> Result<(), BadOnceRecords> {
         self.once.restore(records, &self.hasher)
+    }
+
+    /// The commands over several shards that the shard takes part in.
+    #[inline]
+    pub fn transactions(&self) -> &Transactions {
+        &self.transactions
+    }
+
+    pub(crate) fn transactions_mut(&mut self) -> &mut Transactions {
+        &mut self.transactions
+    }
+
+    /// Them as they are now, a record each, for a snapshot.
+    pub fn transaction_records(&self) -> Vec<Vec<u8>> {
+        self.transactions.records()
+    }
+
+    /// Takes a record of a snapshot.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn restore_transaction(&mut self, record: &[u8]) -> Result<(), BadTransaction> {
+        self.transactions.restore(record)
+    }
+
+    /// An applied entry has changed these keys, or all if there are none; of use to reads of several shards.
+    #[inline]
+    pub fn note_changed(&mut self, keys: &[KeyHash]) {
+        if let Some(versions) = &mut self.versions {
+            versions.note(keys);
+        }
+    }
+
+    /// What tells whether these keys change, from now on at the latest. `seed` names counts that are begun.
+    pub(crate) fn versions(&mut self, keys: &[KeyHash], seed: u64) -> (u64, u64) {
+        self.versions.get_or_insert_with(|| Versions::new(seed)).of(keys)
+    }
+
+    pub(crate) fn hasher(&self) -> &Hasher {
+        &self.hasher
+    }
+
+    pub(crate) fn key(&self, name: &[u8]) -> KeyHash {
+        self.hasher.key(name)
     }
 
     /// Where a slot is in a database's `slots`; out of range if another shard holds it.

@@ -29,6 +29,8 @@ mod partitions;
 mod programs;
 #[path = "cluster/promises.rs"]
 mod promises;
+#[path = "cluster/several.rs"]
+mod several;
 
 use std::net::SocketAddr;
 

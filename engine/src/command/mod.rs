@@ -34,6 +34,7 @@ mod table;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod transaction;
 
 use crate::{Args, Call, Reply, Step};
 

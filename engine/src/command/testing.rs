@@ -107,6 +107,22 @@ impl TestKeyspace {
         output
     }
 
+    /// Executes a request that only nodes of a cluster send one another.
+    pub(crate) fn execute_internal(&mut self, arguments: &[Vec<u8>]) -> Vec<u8> {
+        let bytes = arguments.concat();
+        let mut ranges = Vec::new();
+        for argument in arguments {
+            let offset: u32 = ranges.last().map_or(0, |(offset, length)| offset + length);
+            ranges.push((offset, argument.len() as u32));
+        }
+        let command = super::transaction::internal(&arguments[0]).expect("there is such a command");
+        let keys = [self.hasher.key(&arguments[1])];
+        let mut output = Vec::new();
+        let reply = Reply::new(&mut output, self.protocol);
+        self.execute_known(command, Args::new(&bytes, &ranges, &mut []), &keys, reply);
+        output
+    }
+
     fn execute_known(&mut self, command: &Command, args: Args<'_>, keys: &[KeyHash], mut reply: Reply<'_>) {
         let handler = match command.run {
             Run::Server(ServerCommand::Command) => return introspect::command_command(&args, &mut reply),

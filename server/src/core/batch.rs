@@ -68,6 +68,16 @@ pub struct GatherKey {
     pub part: u16,
 }
 
+impl GatherKey {
+    /// The bit of an index by which commands over several shards are told from those over several cores.
+    pub const OF_SHARDS: u32 = 1 << 31;
+
+    /// Whether it names a command over several shards.
+    pub fn is_of_shards(self) -> bool {
+        self.index & Self::OF_SHARDS != 0
+    }
+}
+
 /// What a part does about locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locking {
@@ -124,6 +134,8 @@ pub enum Answer {
     /// The reply bytes say it all.
     #[default]
     Reply,
+    /// The same, and where in its shard's log the request was.
+    Observed(Observed),
     /// The locks were refused.
     Refused,
     /// A value, if the key had one.

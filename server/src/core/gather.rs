@@ -293,6 +293,9 @@ impl Node {
 
     /// Takes the answer of core `core` to a part of one of this core's gathers.
     pub fn take_answer(&mut self, key: GatherKey, answer: Answer, reply: &[u8]) {
+        if key.is_of_shards() {
+            return self.take_shards_answer(key, answer, reply);
+        }
         let index = key.index as usize;
         let mut gather = self.gathers.places[index].take().expect("an answer to a gather that is under way");
         assert!(gather.key.transaction == key.transaction, "an answer to a gather that ended");
@@ -622,7 +625,7 @@ impl Gather {
         }
         part.has_prepared |= matches!(self.phase, Phase::Prepare(_));
         match answer {
-            Answer::Reply => part.pieces.push((part.sent, part.reply.len())),
+            Answer::Reply | Answer::Observed(_) => part.pieces.push((part.sent, part.reply.len())),
             Answer::Refused => {
                 // Earlier pieces are held.
                 part.is_locked = !part.pieces.is_empty();
@@ -863,7 +866,7 @@ fn view_to_owned(request: &mut OwnedRequest) -> OwnedRequest {
 }
 
 /// The reply of RENAME and COPY when there is nothing to move.
-fn missing_source(plan: Plan) -> &'static [u8] {
+pub(super) fn missing_source(plan: Plan) -> &'static [u8] {
     if plan == Plan::Rename { b"-ERR no such key\r\n" } else { b":0\r\n" }
 }
 
@@ -882,7 +885,7 @@ fn named(name: &str) -> &'static Command {
 }
 
 /// The content of a bulk string reply; nothing for null.
-fn bulk(reply: &[u8]) -> &[u8] {
+pub(super) fn bulk(reply: &[u8]) -> &[u8] {
     if reply.first() != Some(&b'$') || reply.get(1) == Some(&b'-') {
         return &[];
     }

@@ -27,6 +27,8 @@
 //! - A write whose fate is unknown is in no promise; it is not in the token either.
 //! - FLUSHALL and FLUSHDB come to an entry in every shard, of which the connection learns no position: each shard is
 //!   read from its leader once afterwards.
+//! - Requests with keys in several shards are served where the leaders are, at every level. The connection learns where each part of a
+//!   write was prepared: a replica that has come so far finds its keys as they were written, or locked, and then the leader serves them.
 //! - Commands without keys show what this node's replicas hold, at every level.
 
 use duva_engine::command::Flags;
@@ -143,8 +145,8 @@ impl Node {
     /// Sends where a request was ahead of its reply.
     #[cold]
     pub(super) fn pass_on_observed(&mut self, origin: Origin) {
-        // To another node it goes with the reply itself.
-        if let Origin::Peer { .. } = origin {
+        // To another node, and to a command of several parts, it goes with the reply itself.
+        if let Origin::Peer { .. } | Origin::Gather { .. } = origin {
             return;
         }
         let Some(observed) = self.observed.take() else { return };

@@ -41,6 +41,7 @@ pub mod request;
 pub mod route;
 pub mod save;
 pub mod save_status;
+pub mod spread;
 pub mod stats;
 mod tickets;
 mod timers;
@@ -331,7 +332,8 @@ impl<I: Io> Core<I> {
             return Wait::Poll;
         }
         let node = &mut self.node;
-        let owed: u32 = node.outstanding.iter().sum::<u32>() + node.gathers.count() as u32;
+        let owed: u32 =
+            node.outstanding.iter().sum::<u32>() + node.gathers.count() as u32 + node.spreads.count();
         // As long as nothing may leave, mail waits: nobody need wake the core for it.
         if !self.is_ahead {
             if owed > 0 {
@@ -361,7 +363,7 @@ impl<I: Io> Core<I> {
         }
         let log_ns = node.log.as_ref().and_then(|log| log.next_ns(self.clock, node.executor.now_ms));
         let log_ns = log_ns.map(|at_ns| at_ns.saturating_sub(self.clock.monotonic_ns));
-        let retry_ms = node.gathers.next_retry_ms().map(|at_ms| at_ms.saturating_sub(node.executor.now_ms));
+        let retry_ms = node.next_retry_ms().map(|at_ms| at_ms.saturating_sub(node.executor.now_ms));
         let retry_ns = retry_ms.map(|ms| ms * 1_000_000);
         let cluster_ns = node.groups.as_ref().map(|groups| groups.next_ns());
         let meta_ns = node.meta.as_ref().map(|meta| meta.next_ns());
@@ -542,6 +544,7 @@ impl<I: Io> Core<I> {
             self.ready = ready;
         }
         self.node.retry_gathers();
+        self.node.retry_spreads();
         self.node.run_job();
         self.node.run_streams();
         self.node.apply_more();

@@ -28,6 +28,7 @@ use super::{
     request::{Large, OwnedRequest, Reading, Request},
     route::Lack,
     save::Saver,
+    spread::Spreads,
     stats::Stats,
     transact::Applying,
 };
@@ -223,6 +224,8 @@ pub struct Node {
     pub(super) applying: VecDeque<Applying>,
     /// Commands that this core coordinates.
     pub gathers: Gathers,
+    /// Those of them, in a cluster, whose keys lie in several shards.
+    pub(super) spreads: Spreads,
     /// Finished replies.
     pub deliveries: Deliveries,
     /// This core's part in saving.
@@ -289,6 +292,7 @@ impl Node {
             jobs: VecDeque::new(),
             applying: VecDeque::new(),
             gathers: Gathers::default(),
+            spreads: Spreads::default(),
             deliveries: Deliveries::default(),
             saver: Saver::default(),
             config: Arc::clone(&config),
@@ -542,6 +546,7 @@ impl Node {
             Origin::Gather { core, gather, release } => {
                 let batch = self.mesh.outgoing(core);
                 let bytes = batch.push_reply(reply);
+                let answer = self.observed.take().map_or(answer, Answer::Observed);
                 batch.messages.push(Message::PartReply { gather, answer, bytes });
                 if release {
                     self.release(gather.transaction);
@@ -665,7 +670,9 @@ impl Node {
                 };
                 let mut output = std::mem::take(&mut self.scratch);
                 output.clear();
-                if self.execute(origin, handler, request, &mut output, true) == Submitted::Done {
+                // In a cluster nothing of its connection is under way in the logs.
+                let is_ordered = self.groups.is_none();
+                if self.execute(origin, handler, request, &mut output, is_ordered) == Submitted::Done {
                     self.respond(origin, Answer::Reply, &output);
                 }
                 self.scratch = output;
@@ -732,7 +739,7 @@ impl Node {
             || self.can_apply_more()
             || self.log.as_ref().is_some_and(|log| log.has_work() || log.has_unwritten())
             || !self.waits.is_empty()
-            || self.gathers.next_retry_ms().is_some_and(|at_ms| at_ms <= self.executor.now_ms)
+            || self.next_retry_ms().is_some_and(|at_ms| at_ms <= self.executor.now_ms)
             || self.saver.has_work()
             || self.peers.needs_attention()
             || self.executor.has_garbage

@@ -57,8 +57,16 @@ pub fn route(node: &mut Node, connection: &mut Connection, request: &mut Request
             let owner = if node.cores == 1 { node.core } else { node.owner_of(request.keys[0].slot) };
             to_owner(node, connection, request, handler, owner)
         }
+        // In a cluster every shard has a log of its own.
+        Run::Split(handler, _) | Run::Staged(handler, _) if node.groups.is_some() => {
+            if !node.is_one_shard(request.keys) {
+                return spread(node, connection, request);
+            }
+            let owner = node.owner_of(request.keys[0].slot);
+            to_owner(node, connection, request, handler, owner)
+        }
         // So many keys would keep a core from its loop: a gather takes them piece by piece.
-        Run::Split(..) | Run::Staged(..) if request.keys.len() > PIECE_KEYS_MAX && node.groups.is_none() => {
+        Run::Split(..) | Run::Staged(..) if request.keys.len() > PIECE_KEYS_MAX => {
             gather(node, connection, request)
         }
         Run::Split(handler, _) => match node.single_owner(request.keys) {
@@ -115,8 +123,8 @@ fn gate(node: &mut Node, connection: &mut Connection, request: &Request<'_>) -> 
 
 const CROSS_SLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 
-/// What stands before execution on a cluster's node: subscriptions, keys of several slots, and slots that another node leads if clients are
-/// to be told so.
+/// What stands before execution on a cluster's node: subscriptions, and, if clients are to be told of that, keys of
+/// several slots, and slots that another node leads.
 fn cluster_gate(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Option<Flow> {
     if connection.takes_only_messages() && !commands::is_for_subscribers(request.command) {
         let name = request.command.name;
@@ -132,16 +140,17 @@ fn cluster_gate(node: &mut Node, connection: &mut Connection, request: &mut Requ
         return Some(flow);
     }
     let (first, rest) = request.keys.split_first()?;
+    if node.config.cluster_routing != ClusterRouting::Redirect {
+        return None;
+    }
     let error = if rest.iter().any(|key| key.slot != first.slot) {
         CROSS_SLOT.to_owned()
-    } else if node.config.cluster_routing == ClusterRouting::Redirect {
+    } else {
         let view = node.cluster_view.as_ref()?;
         if request.mode.reading.is_near() && view.has_replica(first.slot) {
             return None;
         }
         view.moved(first.slot)?
-    } else {
-        return None;
     };
     Some(refuse(node, connection, request.command, &error))
 }
@@ -243,5 +252,22 @@ fn gather(node: &mut Node, connection: &mut Connection, request: &mut Request<'_
     let sequence = connection.wait_for(request.command.flags.contains(Flags::WRITE));
     connection.state.insert(State::FENCED);
     node.begin_gather(connection.token, sequence, Box::new(request.to_owned()));
+    Flow::Stop
+}
+
+/// Begins a command whose keys lie in several shards of a cluster.
+fn spread(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
+    if !connection.replies.is_empty() {
+        return Flow::Hold;
+    }
+    if node.is_journal_full(node.core) {
+        return Flow::NoRoom(Lack::Journal(node.core));
+    }
+    // A floor is of one shard: it is read where the leaders are.
+    node.floor = None;
+    request.mode.reading = request.mode.reading.at_leader();
+    let sequence = connection.wait_for(request.command.flags.contains(Flags::WRITE));
+    connection.state.insert(State::FENCED);
+    node.begin_spread(connection.token, sequence, Box::new(request.to_owned()));
     Flow::Stop
 }

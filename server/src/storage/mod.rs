@@ -52,7 +52,7 @@ pub use earlier::{EarlierSegment, EarlierSegments};
 pub use replay::finish;
 pub use snapshot::{
     FIELDS_BYTES_MAX, SNAPSHOT_FORMAT, SnapshotFields, SnapshotHeader, SnapshotLoader, snapshot_header,
-    snapshot_term, write_once,
+    snapshot_term, write_once, write_transactions,
 };
 
 /// What is on disk, and how it is loaded.

@@ -4,10 +4,11 @@
 //!
 //! - Every entry is applied with its own timestamp, seed and settings, in the order of its shard.
 //! - An entry changes its own shard and no other, whatever its bytes say.
+//! - A write of a key that a command over several shards has locked is not executed, as on every replica.
 
 use duva_engine::{
     Hasher, KeyHash, Settings, Shards,
-    command::{Flags, Handler, Run},
+    command::{Flags, Handler, Run, transaction::is_transaction},
 };
 use duva_persist::recovery::{Entry, EntryKind, Unfinished};
 
@@ -237,7 +238,13 @@ impl<'a> Ready<'a> {
         let Head { shard, proposal, .. } = self.head;
         let number = usize::from(shard);
         let first_slot = executor.shards.slots_of(number).start;
-        executor.shards.of(first_slot).advance(proposal.timestamp_ms);
+        let target = executor.shards.of(first_slot);
+        let locks = target.transactions();
+        if locks.has_locks() && !is_transaction(self.request.command) && locks.locks(self.request.keys) {
+            // No replica executes it: who proposed it proposed it anew.
+            return;
+        }
+        target.advance(proposal.timestamp_ms);
         output.clear();
         match self.how {
             How::Keys(handler) => {

@@ -9,6 +9,7 @@
 //! | `duva-time-ms` | shard time, in milliseconds since the Unix epoch: nothing in the file was due then |
 //! | `duva-node` | the id of the node that took it, 32 hexadecimal digits |
 //! | `duva-membership` | who replicated the shard at that entry, hexadecimal; only in a cluster |
+//! | `duva-transaction` | a command over several shards that is prepared or committed here and has not ended, as the engine has it; one each |
 //! | `duva-once` | recorded replies of ONCE, some whole records as the engine has them; behind the others, as often as needed |
 //!
 //! Redis reads such a file as well: it passes over fields that it does not know.
@@ -85,6 +86,16 @@ pub fn write_once(out: &mut Vec<u8>, records: &mut OnceSnapshot) -> Option<usize
         rdb::write_aux(out, ONCE_FIELD, bytes);
         bytes.len()
     })
+}
+
+/// The field of commands over several shards that the shard takes part in.
+const TRANSACTION_FIELD: &str = "duva-transaction";
+
+/// Writes those of a snapshot that begins now, behind its header and before its entries.
+pub fn write_transactions(out: &mut Vec<u8>, shard: &Shard) {
+    for record in shard.transaction_records() {
+        rdb::write_aux(out, TRANSACTION_FIELD, &record);
+    }
 }
 
 /// Bytes as they are shown.
@@ -344,6 +355,9 @@ impl Visitor for Loader<'_, '_> {
         if name == ONCE_FIELD.as_bytes() {
             return self.shard.restore_once(value).map_err(|error| error.to_string());
         }
+        if name == TRANSACTION_FIELD.as_bytes() {
+            return self.shard.restore_transaction(value).map_err(|error| error.to_string());
+        }
         self.fields.read.note(name, value);
         Ok(())
     }
@@ -389,6 +403,7 @@ pub(super) fn write(
         written.map_err(|error| format!("{} cannot be written ({error}): make room", temporary.display()))
     };
     snapshot_header(&mut out, header);
+    write_transactions(&mut out, shard);
     let mut records = shard.once_snapshot();
     while write_once(&mut out, &mut records).is_some() {
         drain(&mut out)?;
@@ -418,4 +433,50 @@ pub(super) fn write(
     file.write_all(&sum.to_le_bytes())
         .map_err(|error| format!("{} cannot be written ({error}): make room", temporary.display()))?;
     folder.publish(file, &temporary, &name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_come_back_with_their_shard() {
+        let hasher = Hasher::new(3);
+        let mut shard = Shard::new(0..64, hasher.clone());
+        // Committed, by two others to be confirmed; and one that is prepared, of one key.
+        let committed = [&[1][..], &[7; 20], &[0, 0], &[2, 0, 5, 0, 6, 0]].concat();
+        let key = [&[9, 0][..], &[8; 8]].concat();
+        let argument = [&3_u32.to_le_bytes()[..], b"del"].concat();
+        let (one, none) = (1_u32.to_le_bytes(), [0, 0]);
+        let prepared = [&[0][..], &[6; 20], &[4, 0], &none, &[2], &one, &key, &one, &argument].concat();
+        for record in [&prepared, &committed] {
+            shard.restore_transaction(record).expect("a record");
+        }
+        let mut header = SnapshotHeader {
+            shard: 0,
+            index: 12,
+            term: 3,
+            time_ms: 77,
+            node: [1; 16],
+            membership: vec![1, 2],
+        };
+        let mut file = Vec::new();
+        snapshot_header(&mut file, &header);
+        write_transactions(&mut file, &shard);
+        rdb::write_end(&mut file);
+        file.extend_from_slice(&Checksum::of(&file).to_le_bytes());
+        for length in [1, 50, usize::MAX] {
+            let mut loader = SnapshotLoader::new(0, 0..64, hasher.clone());
+            file.chunks(length.min(file.len())).for_each(|bytes| loader.feed(bytes).expect("a snapshot"));
+            let (read, loaded) = loader.finish().expect("a whole one");
+            assert_eq!(read, header);
+            assert_eq!(loaded.transaction_records(), [prepared.clone(), committed.clone()]);
+            assert!(loaded.transactions().has_locks());
+        }
+        header.index = 13;
+        let mut damaged = Vec::new();
+        snapshot_header(&mut damaged, &header);
+        rdb::write_aux(&mut damaged, TRANSACTION_FIELD, &prepared[..30]);
+        assert!(SnapshotLoader::new(0, 0..64, hasher).feed(&damaged).is_err());
+    }
 }

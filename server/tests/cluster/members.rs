@@ -39,18 +39,6 @@ fn three_nodes_serve_every_key_and_pipelines() {
 }
 
 #[test]
-fn keys_of_one_request_are_of_one_slot() {
-    let cluster = Cluster::start();
-    for node in &cluster.nodes {
-        let mut connection = node.connect();
-        assert!(connection.words("MSET {tag}a 1 {tag}b 2").is_status("OK"));
-        let reply = connection.words("MSET a 1 b 2");
-        let is_refused = reply.bytes().is_some_and(|text| text.starts_with(b"CROSSSLOT"));
-        assert!(is_refused && reply.is_error(), "{reply}");
-    }
-}
-
-#[test]
 fn nodes_are_started_in_any_order() {
     // Joiners that are there before anybody whom they can join.
     let mut first = node("node 0", Role::First);

@@ -1,9 +1,13 @@
 //! Applying what is committed, on every replica alike, and answering who proposed it here.
 
-use duva_engine::command::{Flags, Run};
+use duva_engine::command::{Flags, Run, transaction::is_transaction};
 use duva_raft::{Entry, EntryKind};
 
-use super::{APPLIED_BYTES_A_TURN, Group, Groups, Pending, near};
+use super::{
+    APPLIED_BYTES_A_TURN, Group, Groups, Pending,
+    locked::{CHECK_NS, LOCK_PATIENCE_NS},
+    near,
+};
 use crate::cluster::{
     feature_level::{FIRST, of_entry},
     session::Position,
@@ -101,6 +105,15 @@ impl Node {
         if self.must_not_apply(request.keys) {
             return false;
         }
+        if self.finds_locked(group.shard, &request) {
+            // No replica executes it.
+            if let Some(pending) = self.take_pending(groups, group, entry) {
+                request.mode = pending.mode;
+                let request = Box::new(request.to_owned());
+                groups.keep_locked(group, pending.asked, request, LOCK_PATIENCE_NS);
+            }
+            return true;
+        }
         let pending = self.take_pending(groups, group, entry);
         if let Some(Pending { mode: Mode { protocol, touch, .. }, .. }) = &pending {
             request.mode.protocol = *protocol;
@@ -118,7 +131,14 @@ impl Node {
             self.speaks(&mut request),
             "entry {place:?} is of a later feature level than this node's version speaks"
         );
-        self.executor.shards.of(slot).advance(entry.timestamp_ms);
+        let shard = self.executor.shards.of(slot);
+        shard.advance(entry.timestamp_ms);
+        if is_transaction(request.command) {
+            // It says itself which keys it changes.
+            groups.transactions_ns = groups.transactions_ns.min(groups.now_ns + CHECK_NS);
+        } else {
+            shard.note_changed(request.keys);
+        }
         let mut output = std::mem::take(&mut self.scratch);
         output.clear();
         match request.command.run {
@@ -201,6 +221,10 @@ impl Node {
             if read.limit_term.is_some() && group.raft.term_at(read.limit) != read.limit_term {
                 // Another leader's entries took the place of its connection's, which are proposed anew: it goes behind them.
                 self.ask_elsewhere(groups, group.shard, read);
+                continue;
+            }
+            if self.finds_locked(group.shard, &read.request.view()) {
+                groups.keep_locked(group, read.asked, read.request, LOCK_PATIENCE_NS);
                 continue;
             }
             self.executor.read_ms = self.read_time_ms(group.shard);

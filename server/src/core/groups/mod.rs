@@ -29,6 +29,7 @@ mod feature;
 mod fetch;
 mod forward;
 mod leave;
+mod locked;
 pub mod meta;
 mod near;
 mod placement;
@@ -43,7 +44,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use duva_engine::command::Handler;
+use duva_engine::{TransactionName, command::Handler};
 use duva_raft::{
     AppliedLog, Config, Durability, Entry, HardState, Membership, Raft, ReadMode, Ready, ReplicaId, Restored,
     SnapshotMeta,
@@ -60,6 +61,7 @@ pub use failover::{Failover, FailoverRefusal};
 use fetch::Fetching;
 use forward::Forwards;
 use leave::{Leavers, Leaving};
+use locked::Locked;
 use near::NearRead;
 pub use report::{ClusterReport, FollowerReport, MetaReport, ShardReport};
 pub use restore::{expected_nodes, final_state, own_replicas};
@@ -193,6 +195,11 @@ pub(super) struct Group {
     pending: VecDeque<Pending>,
     reads: VecDeque<WaitingRead>,
     near_reads: Vec<NearRead>,
+    /// What waits for keys that are locked, in order, and how often keys had been unlocked when it was looked at last.
+    locked: VecDeque<Locked>,
+    seen_unlocks: u64,
+    /// Since when this leader has known each transaction that has not ended, in monotonic nanoseconds.
+    ages: BTreeMap<TransactionName, u64>,
     /// Committed and not applied, because a save must catch up first.
     committed: VecDeque<Entry>,
     /// Bytes of entries that were applied in this turn.
@@ -263,6 +270,10 @@ pub struct Groups {
     /// When groups are compared with the cluster's state again, and the meta group's leader is told of them.
     compare_ns: u64,
     report_ns: u64,
+    /// When transactions are looked at that may be too old.
+    transactions_ns: u64,
+    /// What waited for keys and goes on in this turn.
+    unlocked: Vec<(u16, Locked)>,
     /// Commands for all shards that wait for some of them.
     fanouts: BTreeMap<u64, Fanout>,
     next_context: u64,
@@ -332,6 +343,8 @@ impl Groups {
             retry_ns: u64::MAX,
             compare_ns: 0,
             report_ns: 0,
+            transactions_ns: u64::MAX,
+            unlocked: Vec::new(),
             fanouts: BTreeMap::new(),
             next_context: 0,
             next_order: 0,
@@ -384,6 +397,9 @@ impl Groups {
             pending: VecDeque::new(),
             reads: VecDeque::new(),
             near_reads,
+            locked: VecDeque::new(),
+            seen_unlocks: 0,
+            ages: BTreeMap::new(),
             committed: VecDeque::new(),
             applied_bytes: 0,
             proposed_ms: 0,
@@ -408,7 +424,8 @@ impl Groups {
     /// When there is something to do if nothing happens before, in nanoseconds of the same clock.
     pub fn next_ns(&self) -> u64 {
         let leave_ns = self.leaving.as_ref().map_or(u64::MAX, |leaving| leaving.until_ns());
-        self.deadline_ns.min(self.patience_ns).min(self.retry_ns).min(self.compare_ns).min(leave_ns)
+        let own_ns = self.deadline_ns.min(self.patience_ns).min(self.retry_ns).min(self.compare_ns);
+        own_ns.min(leave_ns).min(self.transactions_ns)
     }
 
     /// Whether the next turn has something to do without a completion.

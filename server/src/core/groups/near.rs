@@ -89,7 +89,11 @@ impl Node {
         if !is_placed || !group.raft.is_voter() {
             return Course::Lost;
         }
+        // Its leader knows when they are free.
+        let is_locked = self.finds_locked(shard, request);
+        let Some(group) = &mut groups.by_shard[usize::from(shard)] else { return Course::Lost };
         match reach(&group.raft, floor) {
+            _ if is_locked => Course::Lost,
             Reach::Reached => {
                 groups.counts.near += 1;
                 self.observed = (reading == Reading::Session).then(|| applied(shard, &group.raft));
@@ -136,7 +140,7 @@ impl Node {
                 continue;
             }
             groups.waiting_bytes -= read.request.kept_bytes();
-            if reached == Reach::Reached {
+            if reached == Reach::Reached && !self.finds_locked(group.shard, &read.request.view()) {
                 groups.counts.near += 1;
                 self.observed = Some(applied(group.shard, &group.raft));
                 self.executor.read_ms = self.read_time_ms(group.shard);

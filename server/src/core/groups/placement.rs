@@ -129,6 +129,7 @@ impl Node {
     pub(super) fn end_group(&mut self, groups: &mut Groups, mut group: Group) {
         Groups::drop_committed(&mut groups.committed_bytes, &mut group);
         groups.give_near_reads_of(&mut group);
+        self.give_locked_of(groups, &mut group);
         for pending in group.pending {
             self.end_uncertain(groups, group.shard, &pending.asked);
         }

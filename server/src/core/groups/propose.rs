@@ -10,6 +10,7 @@ use super::{
     Asked, COMMAND_BYTES_MAX, Fanout, Group, Groups, PATIENCE_NS, Pending, Waiting, WaitingRead,
     forward::{self, ForwardHead, Forwarded, Status},
     leave,
+    locked::{Bar, REFUSED},
     near::applied,
     run::REFUSED_REST_NS,
 };
@@ -174,7 +175,13 @@ impl Node {
     }
 
     /// Serves a request if this core's replica leads.
-    fn lead(&mut self, groups: &mut Groups, shard: u16, asked: Asked, request: &mut Request<'_>) -> Course {
+    pub(super) fn lead(
+        &mut self,
+        groups: &mut Groups,
+        shard: u16,
+        asked: Asked,
+        request: &mut Request<'_>,
+    ) -> Course {
         let (now_ns, is_behind) = (groups.now_ns, groups.is_behind());
         let is_stale = groups.routes[usize::from(shard)].is_stale;
         let Some(group) = &mut groups.by_shard[usize::from(shard)] else { return Course::Lost };
@@ -188,6 +195,16 @@ impl Node {
         let is_unsettled = group.pending.front().is_some_and(|first| first.term < group.raft.term());
         if (is_stale || is_unsettled) && !matches!(asked.origin, Origin::Peer { .. }) {
             return Course::Lost;
+        }
+        if self.may_be_barred(group) {
+            match self.bar(group, &asked, request) {
+                Bar::Open => {}
+                Bar::Refused => return Course::Error(REFUSED),
+                Bar::Waits(patience_ns) => {
+                    groups.wait_for_keys(shard, asked, request, patience_ns);
+                    return Course::Waiting;
+                }
+            }
         }
         if request.command.flags.contains(Flags::WRITE) {
             // It is tried again, as when too much is uncommitted.
@@ -466,6 +483,7 @@ impl Node {
             }
         }
         groups.give_near_reads_up();
+        self.give_locked_up(groups);
         for forwarded in groups.forwards.take_if(|forwarded| forwarded.deadline_ns <= now_ns) {
             self.give_forwarded_up(groups, forwarded);
         }
@@ -483,6 +501,7 @@ impl Node {
         let deadlines = waiting.map(|waiting| waiting.asked.deadline_ns);
         let deadlines = deadlines.chain(pending.map(|pending| pending.deadline_ns));
         let deadlines = deadlines.chain(groups.forwards.deadline_ns()).chain(groups.near_deadline_ns());
+        let deadlines = deadlines.chain(groups.locked_deadline_ns());
         groups.patience_ns = deadlines.min().unwrap_or(u64::MAX);
     }
 

@@ -251,6 +251,8 @@ impl Node {
             groups.by_shard[usize::from(shard)] = Some(group);
         }
         groups.ready = ready;
+        self.serve_unlocked(&mut groups);
+        self.end_old_transactions(&mut groups);
         if groups.retry_ns <= groups.now_ns {
             self.retry_waiting(&mut groups);
         }
@@ -338,6 +340,7 @@ impl Node {
             self.apply_group(groups, group);
         }
         self.apply_group(groups, group);
+        self.release_locked(groups, group);
         if !group.committed.is_empty() {
             // A save stops it, or a read, whose ends make turns; or there is too much for one turn.
             groups.paused.push(shard);
@@ -394,6 +397,8 @@ impl Node {
             let unapplied = group.raft.entries(group.raft.applied_index() + 1..group.raft.last_index() + 1);
             let latest_ms = unapplied.iter().map(|entry| entry.timestamp_ms).max().unwrap_or(0);
             group.proposed_ms = group.proposed_ms.max(latest_ms);
+            // So are transactions that its shard takes part in.
+            groups.transactions_ns = 0;
             // What is due here is this core's to propose from now on.
             self.executor.due_ms = 0;
             let nodes: Vec<u32> = self.peers.nodes().collect();

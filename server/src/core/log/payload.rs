@@ -245,7 +245,8 @@ impl Decoder {
             &payload[offset as usize..offset as usize + length as usize]
         };
         let name = if count == 0 { &[][..] } else { argument(0) };
-        let command = command::lookup(name).ok_or(BadPayload("it names no command"))?;
+        let command = command::lookup(name).or_else(|| command::transaction::internal(name));
+        let command = command.ok_or(BadPayload("it names no command"))?;
         if !command.accepts(self.ranges.len()) || matches!(command.run, Run::Server(_)) {
             return Err(BadPayload("it is no complete command"));
         }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     core::{node::Node, tickets::Ticket},
-    storage::{SnapshotHeader, snapshot_header},
+    storage::{SnapshotHeader, snapshot_header, write_transactions},
 };
 
 /// How long shards wait for a moment at which nothing of one of them is prepared.
@@ -230,6 +230,7 @@ impl Node {
         let header = SnapshotHeader { shard: number, index, term, time_ms, node: saver.node, membership };
         let mut encoder = Encoder::with_once(options, executor.shards.of(slot).once_snapshot());
         snapshot_header(encoder.piece(), &header);
+        write_transactions(encoder.piece(), executor.shards.of(slot));
         rewrite.current = Some(Current {
             shard: number,
             slot,

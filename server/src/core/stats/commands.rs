@@ -9,11 +9,11 @@
 
 use std::{ops::RangeInclusive, time::Instant};
 
-use duva_engine::command::{COUNT_ALL, Command};
+use duva_engine::command::{Command, transaction::NUMBER_COUNT};
 
 /// What one core's connections asked for, by command.
 #[derive(Clone, Debug)]
-pub struct CommandCounts(Box<[Count; COUNT_ALL]>);
+pub struct CommandCounts(Box<[Count; NUMBER_COUNT]>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
@@ -27,7 +27,7 @@ struct Count {
 
 impl Default for CommandCounts {
     fn default() -> Self {
-        Self(Box::new([Count::default(); COUNT_ALL]))
+        Self(Box::new([Count::default(); NUMBER_COUNT]))
     }
 }
 
@@ -73,7 +73,7 @@ impl CommandCounts {
 /// How long one core's executions take, by command.
 #[derive(Clone, Debug)]
 pub struct ExecutionTimes {
-    rows: Box<[Times; COUNT_ALL]>,
+    rows: Box<[Times; NUMBER_COUNT]>,
     /// Where the next stride comes from.
     random: u32,
 }
@@ -109,7 +109,7 @@ const STRIDE_PART: u64 = 8;
 impl Default for ExecutionTimes {
     fn default() -> Self {
         let times = Times { left: 1, stride: 1, executions: 0, executions_ns: 0, steps_ns: 0 };
-        Self { rows: Box::new([times; COUNT_ALL]), random: 1 }
+        Self { rows: Box::new([times; NUMBER_COUNT]), random: 1 }
     }
 }
 

@@ -57,6 +57,9 @@ impl Run {
             self.clients.extend(readers);
         }
         self.until(ANSWERS_NS_MAX, "every key is read at every node", |run| run.are_clients_done())?;
+        self.until(CATCH_UP_NS_MAX, "every command over several shards has ended", |run| {
+            run.has_ended_all()
+        })?;
         self.until(CATCH_UP_NS_MAX, "all replicas have applied the same", |run| run.is_level())
             .map_err(|error| format!("{error}\n{}", self.replicas()))?;
         self.compare()
@@ -118,6 +121,13 @@ impl Run {
         let mut counts = [0; SHARDS as usize];
         groups.flat_map(|groups| groups.replicas()).for_each(|(shard, _)| counts[usize::from(shard)] += 1);
         counts == [self.replicas_wanted(); SHARDS as usize]
+    }
+
+    /// Whether no replica has a key locked, or anything else of a command over several shards.
+    fn has_ended_all(&self) -> bool {
+        let cores = self.nodes.iter().flat_map(|node| &node.cores);
+        let mut shards = cores.flat_map(|core| core.core.node().executor.shards.iter());
+        shards.all(|shard| shard.transactions().is_empty())
     }
 
     /// Whether all replicas of each shard know the same leader, which knows it, too. Those whose journals have failed keep no

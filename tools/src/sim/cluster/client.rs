@@ -17,6 +17,7 @@ use duva_tools::linearizability::{Action, Answer, Operation};
 
 use super::{
     network::{End, News},
+    several::{self, Several},
     world::World,
 };
 use crate::sim::{
@@ -37,8 +38,10 @@ const KEYS: usize = 9;
 /// What a client asks for.
 #[derive(Clone)]
 struct Request {
-    /// None: that the journals be rewritten.
+    /// None: that the journals be rewritten, or something that is no operation.
     action: Option<Action>,
+    /// That several shards take part in it.
+    several: Option<Several>,
     key: Vec<u8>,
     /// Its name, if it takes effect once.
     once: Option<u64>,
@@ -81,6 +84,8 @@ pub(super) struct Client {
     pause_ns: u64,
     burst_max: u64,
     value_bytes: usize,
+    /// One request in so many is one of several shards; 0: none is.
+    several: u64,
     /// The node that it stays with, if it does.
     home: Option<usize>,
     /// What it has left to read, if it does nothing else.
@@ -94,6 +99,8 @@ pub(super) struct Client {
     retries: VecDeque<Request>,
     /// Whether it sends all writes again, which it must not.
     repeats_writes: bool,
+    /// Whether it writes half of what it should.
+    halves_writes: bool,
     named: u64,
     pub(super) history: Vec<Operation>,
     pub(super) counts: Counts,
@@ -111,6 +118,7 @@ impl Client {
             pause_ns: random.pick(&[3_000_000, 30_000_000, 100_000_000]),
             burst_max: random.pick(&[1, 1, 3, 12]),
             value_bytes: random.pick(&[0, 0, 1_000, 12_000]),
+            several: random.pick(&[0, 2, 2, 6]),
             home: None,
             script: None,
             until_ns,
@@ -118,6 +126,7 @@ impl Client {
             open: None,
             retries: VecDeque::new(),
             repeats_writes: false,
+            halves_writes: false,
             named: 0,
             history: Vec::new(),
             counts: Counts::default(),
@@ -128,15 +137,21 @@ impl Client {
     pub(super) fn reader(number: usize, node: usize, random: &mut Random, now_ns: u64) -> Self {
         let read = |key| Request {
             action: Some(Action::Get),
+            several: None,
             key: key_name(key),
             once: None,
             is_retry: false,
             invoked_ns: 0,
         };
+        let of_several = |several: Several| {
+            let (action, key) = several.action("");
+            Request { action, several: Some(several), key, once: None, is_retry: false, invoked_ns: 0 }
+        };
+        let reads = (0..KEYS).map(read).chain(several::last_requests().map(of_several));
         Self {
             home: Some(node),
             burst_max: 1,
-            script: Some((0..KEYS).map(read).collect()),
+            script: Some(reads.collect()),
             ..Self::new(number, random, now_ns, u64::MAX)
         }
     }
@@ -144,6 +159,16 @@ impl Client {
     /// From now on it sends all writes of unknown fate again, as if they took effect once.
     pub(super) fn repeat_writes(&mut self) {
         self.repeats_writes = true;
+    }
+
+    /// From now on it leaves a key out of writes to several shards.
+    pub(super) fn halve_writes(&mut self) {
+        self.halves_writes = true;
+    }
+
+    /// From now on it asks for nothing of several shards, which only leaders answer.
+    pub(super) fn keep_to_one_shard(&mut self) {
+        self.several = 0;
     }
 
     /// Whether it has nothing more to ask, and knows all that it will.
@@ -301,6 +326,18 @@ impl Client {
         let key = random.index(KEYS);
         self.named += 1;
         let (client, named) = (self.number, self.named);
+        if random.one_in(self.several) {
+            let several = Several::invent(random);
+            let (action, key) = several.action(&format!("{client}-{named}"));
+            return Request {
+                action,
+                several: Some(several),
+                key,
+                once: None,
+                is_retry: false,
+                invoked_ns: 0,
+            };
+        }
         let action = match (random.below(30), key % 3) {
             (0..=9, _) => Some(Action::Get),
             (10, 0 | 2) => Some(Action::Delete),
@@ -316,10 +353,17 @@ impl Client {
         };
         let is_write = action.as_ref().is_some_and(|action| *action != Action::Get);
         let once = (is_write && random.one_in(4)).then_some(named);
-        Request { action, key: key_name(key), once, is_retry: false, invoked_ns: 0 }
+        Request { action, several: None, key: key_name(key), once, is_retry: false, invoked_ns: 0 }
     }
 
     fn arguments(&self, request: &Request) -> Vec<Vec<u8>> {
+        if let Some(several) = request.several {
+            let mut arguments = several.arguments(request.action.as_ref());
+            if self.halves_writes && matches!(several, Several::Set(_)) {
+                arguments.truncate(arguments.len() - 2);
+            }
+            return arguments;
+        }
         let mut arguments = Vec::new();
         if let Some(name) = request.once {
             arguments.extend([b"ONCE".to_vec(), format!("client{}", self.number).into_bytes()]);
@@ -347,10 +391,14 @@ impl Client {
             })?;
             trace::note(|| format!("{now_ns} client {number} gets {}", reply.shown()));
             self.counts.replies += 1;
-            let Some(action) = &request.action else { continue };
-            match hear(action, &reply)? {
+            let heard = match (&request.several, &request.action) {
+                (Some(several), _) => several.hear(&reply)?,
+                (None, Some(action)) => hear(action, &reply)?,
+                (None, None) => continue,
+            };
+            match heard {
                 Heard::Answer(answer) => {
-                    if request.once.is_none() {
+                    if let (None, Some(action)) = (request.once, &request.action) {
                         check_order(open, &request.key, action, &answer)?;
                     }
                     self.record(request, Some((now_ns, answer)));

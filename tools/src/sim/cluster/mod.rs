@@ -10,13 +10,15 @@
 //! run (who is next, what fails) -> boot (starts) -> io -> world (machines) -> network
 //!                               -> client (what is asked and answered) -> linearizability
 //!                               -> session (reads that promise less, and their judgement)
+//!                               -> several (of several shards)
 //!                               -> operator (forgets nodes, lets them in)
 //! ```
 //!
 //! What is judged: that one order explains all replies ([`duva_tools::linearizability`]), hence that no acknowledged write is lost or
-//! done twice; that reads of the other levels see what they promise; that a connection's requests for one shard stay in order;
-//! and that some time after the last fault every shard has a leader that all nodes know, none of them on a core whose journal
-//! has failed, every client is served, and all replicas hold the same.
+//! done twice; that no command over several shards is seen by half, and that none leaves a key locked; that reads of the other levels
+//! see what they promise; that a connection's requests for one shard stay in order; and that some time after the last fault every
+//! shard has a leader that all nodes know, none of them on a core whose journal has failed, every client is served, and all replicas
+//! hold the same.
 
 mod aftermath;
 mod boot;
@@ -27,6 +29,7 @@ mod network;
 mod operator;
 mod run;
 mod session;
+mod several;
 mod upgrade;
 mod world;
 
@@ -45,6 +48,8 @@ pub(crate) enum Sabotage {
     RepeatedWrites,
     /// Clients whose reads are to see what they know read what is stale.
     StaleSessions,
+    /// Clients leave a key out of writes to several shards.
+    HalfWrites,
 }
 
 /// What a run, or several, did.

@@ -103,7 +103,7 @@ impl Run {
         match sabotage {
             Some(Sabotage::LyingDisks) => common.raft_durability = RaftDurability::Fsync,
             Some(Sabotage::StaleReads) => common.consistency = Consistency::Sequential,
-            Some(Sabotage::RepeatedWrites | Sabotage::StaleSessions) | None => {}
+            Some(Sabotage::RepeatedWrites | Sabotage::StaleSessions | Sabotage::HalfWrites) | None => {}
         }
         let count = random.pick(&[3, 3, 3, 5]);
         // There is a machine more for a node that takes the place of another.
@@ -226,6 +226,11 @@ impl Run {
 
     /// Clients do what they like while things go wrong.
     pub(super) fn play(&mut self) -> Result<(), String> {
+        let end = self.world.borrow_mut().connect(0).ok_or("the first node does not listen")?;
+        let reply = self.ask(end, &super::several::first_request())?;
+        if reply != Reply::ok() {
+            return Err(format!("the token is not taken: {}", reply.shown()));
+        }
         let now_ns = self.now_ns();
         let until_ns = {
             let mut world = self.world.borrow_mut();
@@ -239,11 +244,18 @@ impl Run {
             self.sessions = (0..count).map(session).collect();
             until_ns
         };
+        self.clients[0].history.push(super::several::first_operation(now_ns));
         if self.sabotage == Some(Sabotage::RepeatedWrites) {
             self.clients.iter_mut().for_each(Client::repeat_writes);
         }
         if self.sabotage == Some(Sabotage::StaleSessions) {
             self.sessions.iter_mut().for_each(SessionClient::read_stale);
+        }
+        if matches!(self.sabotage, Some(Sabotage::StaleReads)) {
+            self.clients.iter_mut().for_each(Client::keep_to_one_shard);
+        }
+        if self.sabotage == Some(Sabotage::HalfWrites) {
+            self.clients.iter_mut().for_each(Client::halve_writes);
         }
         trace::note(|| format!("{now_ns} faults begin"));
         self.happenings.push((now_ns, Happening::Choose));

@@ -61,6 +61,14 @@ fn stale_reads_of_a_session_are_found() {
 }
 
 #[test]
+fn half_a_write_is_found() {
+    let reason = first_failure(Sabotage::HalfWrites);
+    // By who reads all keys, by who removes them, or by who reads one.
+    let is_found = ["half of a write is seen", "is answered with :", "no order explains"];
+    assert!(is_found.iter().any(|found| reason.contains(found)), "{reason}");
+}
+
+#[test]
 fn a_write_sent_twice_is_found() {
     let reason = first_failure(Sabotage::RepeatedWrites);
     assert!(reason.contains("no order explains"), "{reason}");
