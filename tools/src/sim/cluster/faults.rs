@@ -17,7 +17,7 @@ pub(super) struct Weights {
     stop: u64,
     crash: u64,
     clock: u64,
-    disk: u64,
+    pub(super) disk: u64,
     replacement: u64,
     /// The longest pause between two faults, in nanoseconds.
     pause_ns: u64,

@@ -61,7 +61,7 @@ pub(super) struct Run {
     replication_factor: u8,
     /// How doomed nodes end.
     dooms: Vec<Option<Crash>>,
-    weights: Weights,
+    pub(super) weights: Weights,
     /// What is to happen, and when.
     pub(super) happenings: Vec<(u64, Happening)>,
     runnable: Vec<Next>,

@@ -33,6 +33,8 @@ pub(crate) enum Upgrade {
 pub(crate) fn upgrade(seed: u64, how: Upgrade) -> Result<Summary, Failure> {
     let mut run = Run::new(seed, None);
     run.upgrade = Some(how);
+    // A node whose journal has failed waits for its operator, and the others wait for it.
+    run.weights.disk = 0;
     run.nodes.iter_mut().for_each(|node| node.change(OLD, NEWER_COMMANDS));
     let played = run.form().and_then(|()| run.play()).and_then(|()| run.settle()).and_then(|()| run.judge());
     match played.and_then(|()| run.judge_upgrade()) {
