@@ -5,6 +5,8 @@
 //! - A replica that is to come is a learner first, and votes once it has what its leader has.
 //! - A state of the cluster that is older than the group's membership changes nothing: it does not know who is in it.
 //! - One change of a group at a time; who is to go goes after who is to come has come.
+//! - A leader that is to go hands the shard over first: once it is out of the group it does not learn what became of writes that
+//!   it proposed.
 //! - A leader hands no shard over to a node that it still brings up to date in another: that node has enough to do.
 //! - Nothing is handed to a node whose journal has failed, and no replica there begins to count: it can keep nothing.
 //! - A node's replica under an earlier id takes part, and is counted on, until the group does without it: its leader sees to
@@ -277,6 +279,9 @@ fn compare(
     if learners.is_empty() && voters.len() == membership.voters.len() {
         voters.retain(|replica| wanted.contains(replica));
     }
+    if !voters.is_empty() && !voters.contains(&raft.id()) {
+        return hand_over(group, wanted, (now_ns, is_lost), catching_up, is_up);
+    }
     voters.sort_unstable();
     learners.sort_unstable();
     if !voters.is_empty() && (voters != membership.voters || learners != membership.learners) {
@@ -291,7 +296,7 @@ fn compare(
     hand_over(group, wanted, (now_ns, is_lost), catching_up, is_up);
 }
 
-/// Hands leadership to the replica that should have it, or, from a node that can journal nothing any more, to any that can.
+/// Hands leadership to the replica that should have it, or, from one that can journal nothing any more or is to go, to any that can.
 fn hand_over(
     group: &mut Group,
     wanted: &[ReplicaId],
@@ -321,7 +326,8 @@ fn hand_over(
             && raft.membership().voters.contains(&replica)
             && is_there
     };
-    let candidates = if is_lost { wanted } else { &wanted[..wanted.len().min(1)] };
+    let must_go = is_lost || !wanted.contains(&own);
+    let candidates = if must_go { wanted } else { &wanted[..wanted.len().min(1)] };
     let Some(target) = candidates.iter().copied().find(|&replica| is_ready(replica)) else { return };
     if raft.transfer_leadership(now_ns, target).is_ok() {
         // If it comes to nothing, this replica leads on, and waits longer each time.
