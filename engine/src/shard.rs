@@ -530,7 +530,8 @@ impl Shard {
     /// # Errors
     /// What is wrong with the bytes.
     pub fn restore_transaction(&mut self, record: &[u8]) -> Result<(), BadTransaction> {
-        self.transactions.restore(record)
+        let slots = self.slots();
+        self.transactions.restore(record, &slots)
     }
 
     /// An applied entry has changed these keys, or all if there are none; of use to reads of several shards.

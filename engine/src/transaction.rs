@@ -18,11 +18,11 @@
 //! Besides, a shard that is asked for reads of several shards counts changes of keys, to tell whether two reads saw the
 //! same: see [`Versions`]. That is a replica's own, and no part of its state.
 
-use std::{collections::BTreeMap, error::Error, fmt};
+use std::{collections::BTreeMap, error::Error, fmt, ops::Range};
 
 use hashbrown::HashMap;
 
-use crate::{Hasher, KeyHash};
+use crate::{DATABASE_COUNT, Hasher, KeyHash, command::transaction::can_end};
 
 /// Bytes of a transaction's name.
 const TRANSACTION_BYTES: usize = 20;
@@ -253,7 +253,7 @@ impl Transactions {
     }
 
     /// Takes a record of a snapshot.
-    pub(crate) fn restore(&mut self, bytes: &[u8]) -> Result<(), BadTransaction> {
+    pub(crate) fn restore(&mut self, bytes: &[u8], slots: &Range<u16>) -> Result<(), BadTransaction> {
         let mut fields = Fields(bytes);
         let [kind] = fields.take()?;
         let name = TransactionName::decode(&fields.take::<TRANSACTION_BYTES>()?).ok_or(SHORT)?;
@@ -278,6 +278,10 @@ impl Transactions {
                     let (argument, rest) = fields.0.split_at_checked(length).ok_or(SHORT)?;
                     fields.0 = rest;
                     part.arguments.push(argument.to_vec());
+                }
+                let is_here = part.keys.iter().all(|key| slots.contains(&key.slot));
+                if !is_here || part.database >= DATABASE_COUNT || !can_end(&part.arguments) {
+                    return Err(BadTransaction("one is none of this shard's"));
                 }
                 if !self.prepare(name, part) {
                     return Err(BadTransaction("two of them have one key, or one name"));
@@ -364,6 +368,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::SLOT_COUNT;
+
+    const ALL: Range<u16> = 0..SLOT_COUNT;
 
     fn name(age: u64) -> TransactionName {
         TransactionName { age, tie: 7, attempt: 1 }
@@ -385,7 +392,7 @@ mod tests {
 
     fn restored(state: &Transactions) -> Transactions {
         let mut copy = Transactions::default();
-        state.records().iter().for_each(|record| copy.restore(record).expect("it was written here"));
+        state.records().iter().for_each(|record| copy.restore(record, &ALL).expect("it was written here"));
         copy
     }
 
@@ -441,11 +448,25 @@ mod tests {
         assert_eq!(copy.decide(name(1)), Ended::Now(part(&[1, 2], &[4, 5])));
         for record in state.records() {
             for length in 0..record.len() {
-                assert!(Transactions::default().restore(&record[..length]).is_err(), "{length}");
+                assert!(Transactions::default().restore(&record[..length], &ALL).is_err(), "{length}");
             }
             let longer = [&record[..], &[0]].concat();
-            assert!(Transactions::default().restore(&longer).is_err());
+            assert!(Transactions::default().restore(&longer, &ALL).is_err());
         }
+    }
+
+    #[test]
+    fn what_could_not_be_ended_is_not_taken_from_a_snapshot() {
+        let refuses = |part: Prepared, slots: Range<u16>| {
+            let mut state = Transactions::default();
+            assert!(state.prepare(name(1), part));
+            Transactions::default().restore(&state.records()[0], &slots).is_err()
+        };
+        assert!(!refuses(part(&[1], &[]), ALL));
+        assert!(refuses(part(&[1], &[]), 2..9), "a slot of another shard");
+        assert!(refuses(Prepared { database: 16, ..part(&[1], &[]) }, ALL));
+        let arguments = vec![b"mset".to_vec(), b"key".to_vec()];
+        assert!(refuses(Prepared { arguments, ..part(&[1], &[]) }, ALL), "half a command");
     }
 
     #[test]
@@ -473,7 +494,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Transactions::default().restore(&bytes);
+            let _ = Transactions::default().restore(&bytes, &ALL);
         }
 
         /// Whatever orders come, in whatever order and however often, locks and parts agree, and nothing ends both ways.

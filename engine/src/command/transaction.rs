@@ -153,6 +153,30 @@ pub fn subject<'a>(
     (name, names.collect())
 }
 
+/// The command that a request of [`is_transaction`] or of [`read_command`] carries to a shard.
+pub fn carried(command: &Command, args: &Args<'_>) -> Option<&'static Command> {
+    let first = if is_transaction(command) {
+        (Order::of(args) == Some(Order::Prepare)).then_some(PREPARE_ARGUMENTS)?
+    } else if command.number == read_command().number {
+        READ_ARGUMENTS
+    } else {
+        return None;
+    };
+    if args.len() > first { lookup(args.get(first)) } else { None }
+}
+
+/// Whether a part can be executed at its end: it is nothing, or a whole command of single shards.
+pub(crate) fn can_end(arguments: &[Vec<u8>]) -> bool {
+    let Some(name) = arguments.first() else { return true };
+    lookup(name).is_some_and(|command| is_of_shards(command, arguments.len()))
+}
+
+/// Whether it is a whole command of the kind that parts are of.
+fn is_of_shards(command: &Command, count: usize) -> bool {
+    let runs = matches!(command.run, Run::Single(_) | Run::Split(..) | Run::Staged(..));
+    runs && command.accepts(count) && !command.flags.contains(Flags::MOVABLEKEYS)
+}
+
 fn transaction(call: &mut Call<'_>) -> Step {
     let name = TransactionName::decode(call.args.get(3));
     let (Some(order), Some(name)) = (Order::of(&call.args), name) else {
@@ -234,8 +258,7 @@ fn inner<'a>(
     }
     let own_count = call.args.len() - first;
     let command = lookup(call.args.get(first)).ok_or(NONE)?;
-    let runs = matches!(command.run, Run::Single(_) | Run::Split(..) | Run::Staged(..));
-    if !runs || !command.accepts(own_count) || command.flags.contains(Flags::MOVABLEKEYS) {
+    if !is_of_shards(command, own_count) {
         return Err(NONE);
     }
     let shard = call.shards.of(call.keys[0].slot);

@@ -5,7 +5,7 @@
 //!
 //! | level | since | what belongs to it |
 //! | --- | --- | --- |
-//! | 1 | 0.1.0 | every command of the table; entries that are commands (tag 1) or ticks (2); frames 1 to 8, with Raft's messages; commands of the meta group 1 to 9, and its states 1 to 3 |
+//! | 1 | 0.1.0 | every command of the table, `duva.transaction` and `duva.read`; entries that are commands (tag 1) or ticks (2); frames 1 to 8, with Raft's messages; commands of the meta group 1 to 9, and its states 1 to 3 |
 //!
 //! Invariants:
 //!

@@ -485,7 +485,7 @@ impl Spread {
     fn first_is_prepared(&mut self, node: &mut Node) -> Next {
         let first = &mut self.parts[0];
         if !first.is_prepared() {
-            first.may_be_prepared = first.is_uncertain();
+            first.may_be_prepared = !first.is_refused();
             if first.is_uncertain() {
                 return self.abort(node, true);
             }
@@ -493,7 +493,7 @@ impl Spread {
                 return self.rest(node);
             }
             let reply = first.reply.clone();
-            return self.end_with(node, &reply);
+            return self.answer_and_abort(node, &reply);
         }
         let found = bulk(&first.reply);
         match self.task {
@@ -514,7 +514,8 @@ impl Spread {
         let mut begins_again = false;
         for part in &mut self.parts[1..] {
             if !part.is_prepared() {
-                part.may_be_prepared = part.is_uncertain();
+                // An error may be that of a reply that was too long.
+                part.may_be_prepared = !part.is_refused();
                 if part.is_uncertain() || part.is_refused() {
                     begins_again = true;
                 } else {

@@ -181,8 +181,10 @@ impl Node {
         }
         for mut returning in std::mem::take(&mut groups.returning) {
             if let Some((snapshot, shard)) = returning.loaded.take() {
-                if self.saver.is_walking() {
-                    // The save is let finish.
+                let epoch = self.cluster_view.as_ref().map_or(0, |view| view.state.epoch);
+                let is_named = self.cluster.as_ref().is_some_and(|cluster| cluster.settle(epoch));
+                if self.saver.is_walking() || !is_named {
+                    // The save is let finish; and a start must know of the replica by its new id.
                     returning.loaded = Some((snapshot, shard));
                     groups.returning.push(returning);
                 } else {

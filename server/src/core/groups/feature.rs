@@ -2,7 +2,7 @@
 //!
 //! Outside of upgrades that costs a look at one flag: see [`crate::cluster::feature_level`].
 
-use duva_engine::command::{Flags, once_command};
+use duva_engine::command::{Flags, once_command, transaction};
 
 use crate::{
     cluster::feature_level,
@@ -48,14 +48,18 @@ impl Node {
         }
     }
 
-    /// The command of a request, or the one behind ONCE, whichever is of a later level; and that level.
+    /// The command of a request, or the one that it carries, whichever is of a later level; and that level.
     #[cold]
     fn level_of(&self, request: &mut Request<'_>) -> (&'static str, u16) {
         let own = (request.command.name, self.features.level_of(request.command));
-        if !request.command.flags.contains(Flags::MOVABLEKEYS) {
+        let (outer, args) = (request.command, request.args());
+        if let Some(command) = transaction::carried(outer, &args) {
+            let level = self.features.level_of(command);
+            return if level > own.1 { (command.name, level) } else { own };
+        }
+        if !outer.flags.contains(Flags::MOVABLEKEYS) {
             return own;
         }
-        let args = request.args();
         match once_command(args.len(), |index| args.get(index)) {
             Ok(command) if self.features.level_of(command) > own.1 => {
                 (command.name, self.features.level_of(command))

@@ -55,6 +55,19 @@ pub(super) struct Locked {
     deadline_ns: u64,
 }
 
+impl Locked {
+    /// Whether a request must not pass this one: it is, or may be, of the same connection.
+    fn is_before(&self, asked: &Asked, request: &Request<'_>) -> bool {
+        if let (Origin::Peer { node, .. }, Origin::Peer { node: other, .. }) =
+            (&self.asked.origin, &asked.origin)
+        {
+            // Connections of other nodes are not known: what their requests share are keys.
+            return node == other && self.request.keys.iter().any(|key| request.keys.contains(key));
+        }
+        self.asked.origin.is_of_same_connection(&asked.origin)
+    }
+}
+
 /// Whether a request may go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Bar {
@@ -107,7 +120,8 @@ impl Node {
     #[cold]
     pub(super) fn bar(&self, group: &Group, asked: &Asked, request: &Request<'_>) -> Bar {
         if !is_transaction(request.command) {
-            let is_behind = asked.is_ordered && !group.locked.is_empty();
+            let is_behind =
+                asked.is_ordered && group.locked.iter().any(|locked| locked.is_before(asked, request));
             return if is_behind || self.finds_locked(group.shard, request) {
                 Bar::Waits(LOCK_PATIENCE_NS)
             } else {
@@ -183,6 +197,7 @@ impl Node {
     /// Ends the patience of what waits for keys.
     pub(super) fn give_locked_up(&mut self, groups: &mut Groups) {
         for place in 0..groups.by_shard.len() {
+            let mut has_given_up = false;
             while let Some(group) = &mut groups.by_shard[place]
                 && let Some(at) = group.locked.iter().position(|it| it.deadline_ns <= groups.now_ns)
                 && let Some(locked) = group.locked.remove(at)
@@ -190,6 +205,11 @@ impl Node {
                 groups.waiting_bytes -= locked.request.kept_bytes();
                 let error = if is_transaction(locked.request.command) { REFUSED } else { STILL_LOCKED };
                 self.respond_error(locked.asked.origin, error);
+                has_given_up = true;
+            }
+            // What waited behind it may go on.
+            if has_given_up && let Some(group) = &mut groups.by_shard[place] {
+                groups.unlocked.extend(group.locked.drain(..).map(|locked| (group.shard, locked)));
             }
         }
     }
@@ -236,7 +256,7 @@ impl Node {
 }
 
 impl Groups {
-    /// Keeps a request until its keys are free.
+    /// Keeps a request until its keys are free, in front of what came later.
     pub(super) fn keep_locked(
         &mut self,
         group: &mut Group,
@@ -247,7 +267,8 @@ impl Groups {
         let deadline_ns = asked.deadline_ns.min(self.now_ns + patience_ns);
         self.patience_ns = self.patience_ns.min(deadline_ns);
         self.waiting_bytes += request.kept_bytes();
-        group.locked.push_back(Locked { asked, request, deadline_ns });
+        let place = group.locked.iter().rposition(|other| other.asked.order < asked.order);
+        group.locked.insert(place.map_or(0, |last| last + 1), Locked { asked, request, deadline_ns });
     }
 
     /// The same, of a request for a group that is in its place.

@@ -110,17 +110,19 @@ impl Node {
 
     /// Makes sure that this core has this replica of a shard. One under an earlier id leaves first: others may count on it.
     fn found_replica(&mut self, groups: &mut Groups, (shard, replica): (u16, ReplicaId), epoch: u64) {
-        let restored = match &groups.by_shard[usize::from(shard)] {
-            Some(_) => return,
-            None => match groups.idle[usize::from(shard)].take_if(|(_, snapshot)| snapshot.index == 0) {
-                Some((hard_state, snapshot)) => Restored { hard_state, snapshot, entries: Vec::new() },
-                None if groups.idle[usize::from(shard)].is_some() => return groups.return_to(shard),
-                // Its log would be nobody's after a crash, unless the file of the meta group names it by then.
-                None if !self.cluster.as_ref().is_some_and(|cluster| cluster.settle(epoch)) => return,
-                None => Restored {
-                    snapshot: SnapshotMeta { membership: genesis_membership(), ..SnapshotMeta::default() },
-                    ..Restored::default()
-                },
+        // Its log would be nobody's after a crash, unless the file of the meta group names it by then.
+        if groups.by_shard[usize::from(shard)].is_some()
+            || !self.cluster.as_ref().is_some_and(|cluster| cluster.settle(epoch))
+        {
+            return;
+        }
+        let idle = &mut groups.idle[usize::from(shard)];
+        let restored = match idle.take_if(|(_, snapshot)| snapshot.index == 0) {
+            Some((hard_state, snapshot)) => Restored { hard_state, snapshot, entries: Vec::new() },
+            None if idle.is_some() => return groups.return_to(shard),
+            None => Restored {
+                snapshot: SnapshotMeta { membership: genesis_membership(), ..SnapshotMeta::default() },
+                ..Restored::default()
             },
         };
         tracing::info!(shard, replica = replica.0, "a replica of the shard begins here");
@@ -279,8 +281,9 @@ fn compare(
     if learners.is_empty() && voters.len() == membership.voters.len() {
         voters.retain(|replica| wanted.contains(replica));
     }
-    if !voters.is_empty() && !voters.contains(&raft.id()) {
-        return hand_over(group, wanted, (now_ns, is_lost), catching_up, is_up);
+    // Others go first.
+    if !voters.contains(&raft.id()) && membership.voters.contains(&raft.id()) {
+        voters.push(raft.id());
     }
     voters.sort_unstable();
     learners.sort_unstable();
@@ -314,21 +317,26 @@ fn hand_over(
         return;
     }
     let heard_ns = now_ns.saturating_sub(2 * raft.config().heartbeat_interval_ns);
-    // It has everything, and answers: a transfer to another would only keep writes waiting.
-    let is_ready = |replica: ReplicaId| {
-        let progress = raft.progress(replica);
-        let is_there =
-            progress.is_some_and(|it| it.match_index() + LACKING_MAX >= last && it.heard_ns() >= heard_ns);
-        let node = node_of(replica);
-        replica != own
-            && is_up(node)
-            && !busy.contains(&node)
-            && raft.membership().voters.contains(&replica)
-            && is_there
+    // Up to where it has everything, if it answers and may lead.
+    let held = |replica: ReplicaId| {
+        let progress = raft.progress(replica).filter(|it| it.heard_ns() >= heard_ns)?;
+        let may_lead =
+            replica != own && is_up(node_of(replica)) && raft.membership().voters.contains(&replica);
+        may_lead.then(|| progress.match_index())
     };
-    let must_go = is_lost || !wanted.contains(&own);
-    let candidates = if must_go { wanted } else { &wanted[..wanted.len().min(1)] };
-    let Some(target) = candidates.iter().copied().find(|&replica| is_ready(replica)) else { return };
+    let is_free = |replica: &ReplicaId| !busy.contains(&node_of(*replica));
+    let target = if is_lost || !wanted.contains(&own) {
+        // Whoever is the nearest to having everything, one that is wanted before one that is to go as well.
+        let others = raft.membership().voters.iter().copied();
+        let able = others.filter_map(|replica| Some((replica, held(replica)?)));
+        able.max_by_key(|(replica, held)| (is_free(replica), wanted.contains(replica), *held))
+            .map(|(replica, _)| replica)
+    } else {
+        // It has as good as everything: a transfer to another would only keep writes waiting.
+        let is_ready = |replica: &ReplicaId| held(*replica).is_some_and(|held| held + LACKING_MAX >= last);
+        wanted.first().copied().filter(is_free).filter(is_ready)
+    };
+    let Some(target) = target else { return };
     if raft.transfer_leadership(now_ns, target).is_ok() {
         // If it comes to nothing, this replica leads on, and waits longer each time.
         group.transfer_ns = now_ns + (TRANSFER_NS << group.transfer_failures.min(TRANSFER_DOUBLINGS));

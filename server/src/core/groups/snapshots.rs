@@ -331,6 +331,8 @@ impl Node {
         self.executor.due_ms = 0;
         Groups::drop_committed(&mut groups.committed_bytes, group);
         group.raft.snapshot_installed(meta.index, meta.term);
+        // Its unlocks are counted anew.
+        group.seen_unlocks = u64::MAX;
         if let Some(log) = &mut self.log {
             log.note_applied(shard, meta.index);
         }
