@@ -279,7 +279,7 @@ impl Transactions {
                     fields.0 = rest;
                     part.arguments.push(argument.to_vec());
                 }
-                let is_here = part.keys.iter().all(|key| slots.contains(&key.slot));
+                let is_here = !part.keys.is_empty() && part.keys.iter().all(|key| slots.contains(&key.slot));
                 if !is_here || part.database >= DATABASE_COUNT || !can_end(&part.arguments) {
                     return Err(BadTransaction("one is none of this shard's"));
                 }

@@ -143,6 +143,11 @@ impl Part {
         self.reply.first() == Some(&b'$')
     }
 
+    /// Whether its answer may be that a reply was too long, of something that was prepared.
+    fn is_error(&self) -> bool {
+        self.reply.starts_with(b"-ERR")
+    }
+
     fn is_uncertain(&self) -> bool {
         self.reply.starts_with(b"-UNCERTAIN")
     }
@@ -485,7 +490,7 @@ impl Spread {
     fn first_is_prepared(&mut self, node: &mut Node) -> Next {
         let first = &mut self.parts[0];
         if !first.is_prepared() {
-            first.may_be_prepared = !first.is_refused();
+            first.may_be_prepared = first.is_uncertain() || first.is_error();
             if first.is_uncertain() {
                 return self.abort(node, true);
             }
@@ -514,8 +519,7 @@ impl Spread {
         let mut begins_again = false;
         for part in &mut self.parts[1..] {
             if !part.is_prepared() {
-                // An error may be that of a reply that was too long.
-                part.may_be_prepared = !part.is_refused();
+                part.may_be_prepared = part.is_uncertain() || part.is_error();
                 if part.is_uncertain() || part.is_refused() {
                     begins_again = true;
                 } else {

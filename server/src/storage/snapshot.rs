@@ -446,9 +446,9 @@ mod tests {
         // Committed, by two others to be confirmed; and one that is prepared, of one key.
         let committed = [&[1][..], &[7; 20], &[0, 0], &[2, 0, 5, 0, 6, 0]].concat();
         let key = [&[9, 0][..], &[8; 8]].concat();
-        let argument = [&3_u32.to_le_bytes()[..], b"del"].concat();
-        let (one, none) = (1_u32.to_le_bytes(), [0, 0]);
-        let prepared = [&[0][..], &[6; 20], &[4, 0], &none, &[2], &one, &key, &one, &argument].concat();
+        let arguments = [&3_u32.to_le_bytes()[..], b"del", &1_u32.to_le_bytes(), b"k"].concat();
+        let (one, two, none) = (1_u32.to_le_bytes(), 2_u32.to_le_bytes(), [0, 0]);
+        let prepared = [&[0][..], &[6; 20], &[4, 0], &none, &[2], &one, &key, &two, &arguments].concat();
         for record in [&prepared, &committed] {
             shard.restore_transaction(record).expect("a record");
         }

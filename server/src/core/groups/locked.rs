@@ -58,6 +58,13 @@ pub(super) struct Locked {
 impl Locked {
     /// Whether a request must not pass this one: it is, or may be, of the same connection.
     fn is_before(&self, asked: &Asked, request: &Request<'_>) -> bool {
+        if self.asked.order > asked.order {
+            return false;
+        }
+        // What concerns all keys is behind everything, and in front of it.
+        if self.request.keys.is_empty() || request.keys.is_empty() {
+            return true;
+        }
         if let (Origin::Peer { node, .. }, Origin::Peer { node: other, .. }) =
             (&self.asked.origin, &asked.origin)
         {
@@ -197,7 +204,7 @@ impl Node {
     /// Ends the patience of what waits for keys.
     pub(super) fn give_locked_up(&mut self, groups: &mut Groups) {
         for place in 0..groups.by_shard.len() {
-            let mut has_given_up = false;
+            let mut given_up = Vec::new();
             while let Some(group) = &mut groups.by_shard[place]
                 && let Some(at) = group.locked.iter().position(|it| it.deadline_ns <= groups.now_ns)
                 && let Some(locked) = group.locked.remove(at)
@@ -205,11 +212,19 @@ impl Node {
                 groups.waiting_bytes -= locked.request.kept_bytes();
                 let error = if is_transaction(locked.request.command) { REFUSED } else { STILL_LOCKED };
                 self.respond_error(locked.asked.origin, error);
-                has_given_up = true;
+                given_up.push(locked);
             }
             // What waited behind it may go on.
-            if has_given_up && let Some(group) = &mut groups.by_shard[place] {
-                groups.unlocked.extend(group.locked.drain(..).map(|locked| (group.shard, locked)));
+            let Some(group) = groups.by_shard[place].as_mut().filter(|_| !given_up.is_empty()) else {
+                continue;
+            };
+            for mut locked in std::mem::take(&mut group.locked) {
+                let (asked, request) = (locked.asked, locked.request.view());
+                if given_up.iter().any(|before| before.is_before(&asked, &request)) {
+                    groups.unlocked.push((group.shard, locked));
+                } else {
+                    group.locked.push_back(locked);
+                }
             }
         }
     }
@@ -260,11 +275,13 @@ impl Groups {
     pub(super) fn keep_locked(
         &mut self,
         group: &mut Group,
-        asked: Asked,
+        mut asked: Asked,
         request: Box<OwnedRequest>,
         patience_ns: u64,
     ) {
-        let deadline_ns = asked.deadline_ns.min(self.now_ns + patience_ns);
+        // However often it is kept, its patience is one.
+        asked.lock_until_ns = asked.lock_until_ns.min(self.now_ns + patience_ns);
+        let deadline_ns = asked.deadline_ns.min(asked.lock_until_ns);
         self.patience_ns = self.patience_ns.min(deadline_ns);
         self.waiting_bytes += request.kept_bytes();
         let place = group.locked.iter().rposition(|other| other.asked.order < asked.order);

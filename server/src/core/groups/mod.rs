@@ -146,6 +146,8 @@ struct Asked {
     order: u64,
     /// When its patience ends, wherever it waits.
     deadline_ns: u64,
+    /// When it ends for locked keys; `u64::MAX`: it has not waited for any.
+    lock_until_ns: u64,
 }
 
 /// A write that was proposed here and is not applied.

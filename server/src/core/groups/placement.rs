@@ -328,8 +328,12 @@ fn hand_over(
     let target = if is_lost || !wanted.contains(&own) {
         // Whoever is the nearest to having everything, one that is wanted before one that is to go as well.
         let others = raft.membership().voters.iter().copied();
-        let able = others.filter_map(|replica| Some((replica, held(replica)?)));
-        able.max_by_key(|(replica, held)| (is_free(replica), wanted.contains(replica), *held))
+        // One that has to go as well leads only where nobody is on the way.
+        let may_take = |replica: &ReplicaId| {
+            is_lost || wanted.contains(replica) || raft.membership().learners.is_empty()
+        };
+        let able = others.filter(may_take).filter_map(|replica| Some((replica, held(replica)?)));
+        able.max_by_key(|(replica, held)| (wanted.contains(replica), is_free(replica), *held))
             .map(|(replica, _)| replica)
     } else {
         // It has as good as everything: a transfer to another would only keep writes waiting.

@@ -541,7 +541,7 @@ impl Groups {
     fn asked(&mut self, origin: Origin, handler: Handler, is_ordered: bool) -> Asked {
         self.next_order += 1;
         let deadline_ns = self.now_ns + PATIENCE_NS;
-        Asked { origin, handler, is_ordered, order: self.next_order, deadline_ns }
+        Asked { origin, handler, is_ordered, order: self.next_order, deadline_ns, lock_until_ns: u64::MAX }
     }
 
     /// Keeps a request until its shard has a leader, in front of what came later.

@@ -257,6 +257,7 @@ impl Node {
             self.retry_waiting(&mut groups);
         }
         self.end_patience(&mut groups);
+        self.serve_unlocked(&mut groups);
         if groups.incoming_places != 0 {
             self.end_incoming(&mut groups, io);
         }
