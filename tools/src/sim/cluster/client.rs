@@ -16,21 +16,11 @@ use std::collections::{BTreeMap, VecDeque};
 use duva_tools::linearizability::{Action, Answer, Operation};
 
 use super::{
-    network::{End, News},
     several::{self, Several},
+    wire::{Came, Wire},
     world::World,
 };
-use crate::sim::{
-    random::Random,
-    resp::{self, Reply},
-    trace,
-};
-
-/// How long a client waits for replies before it goes to another node, in nanoseconds.
-const PATIENCE_NS: u64 = 8_000_000_000;
-
-/// How long it waits after it found nobody listening, at most, in nanoseconds.
-const REDIAL_NS: u64 = 200_000_000;
+use crate::sim::{random::Random, resp::Reply};
 
 /// Keys of all clients: registers, counters, and lists of tokens by turns.
 const KEYS: usize = 9;
@@ -52,13 +42,7 @@ struct Request {
 
 /// A client's connection.
 struct Open {
-    end: End,
-    node: usize,
-    /// What was asked and not answered, in order.
-    pending: VecDeque<Request>,
-    unsent: Vec<u8>,
-    partial: Vec<u8>,
-    deadline_ns: u64,
+    wire: Wire<Request>,
     /// What the last write of each counter has made of it.
     counters: BTreeMap<Vec<u8>, i64>,
 }
@@ -186,10 +170,7 @@ impl Client {
         let Some(open) = &self.open else {
             return (!self.wants_nothing(world.now_ns)).then_some(self.at_ns);
         };
-        let news_ns = world.network.next_ns(open.end);
-        let room_ns = if open.unsent.is_empty() { None } else { world.network.room_ns(open.end) };
-        let own_ns = if open.pending.is_empty() { self.at_ns } else { open.deadline_ns };
-        news_ns.into_iter().chain(room_ns).chain([own_ns]).min()
+        open.wire.next_ns(world, self.at_ns)
     }
 
     /// Does what it can do now.
@@ -200,44 +181,26 @@ impl Client {
         let now_ns = world.now_ns;
         let Some(mut open) = self.open.take() else {
             let node = self.home.unwrap_or_else(|| world.random.index(world.machines.len()));
-            match world.connect(node) {
-                Some(end) => {
-                    self.open = Some(Open {
-                        end,
-                        node,
-                        pending: VecDeque::new(),
-                        unsent: Vec::new(),
-                        partial: Vec::new(),
-                        deadline_ns: 0,
-                        counters: BTreeMap::new(),
-                    });
-                }
-                None => self.at_ns = now_ns + world.random.between(REDIAL_NS / 10, REDIAL_NS),
+            match Wire::connect(self.number, node, world) {
+                Ok(wire) => self.open = Some(Open { wire, counters: BTreeMap::new() }),
+                Err(again_ns) => self.at_ns = again_ns,
             }
             return Ok(());
         };
-        if !open.unsent.is_empty() {
-            let room = world.network.room(open.end, now_ns).unwrap_or(0).min(open.unsent.len());
-            if room > 0 {
-                world.network.send(open.end, &open.unsent[..room], now_ns);
-                open.unsent.drain(..room);
-            }
-        }
-        match world.network.news(open.end, now_ns) {
-            Some(News::Bytes(count)) => {
-                open.partial.extend(world.network.receive(open.end, count));
+        match open.wire.exchange(world) {
+            Came::Bytes => {
                 self.take_replies(&mut open, now_ns)?;
-                if open.pending.is_empty() {
+                if open.wire.pending.is_empty() {
                     self.at_ns = now_ns + world.random.below(self.pause_ns);
                 }
             }
-            Some(News::Ended(_) | News::Broken(_)) => {
+            Came::Ended => {
                 self.leave(open, world);
                 return Ok(());
             }
-            None => {}
+            Came::Nothing => {}
         }
-        if open.pending.is_empty() {
+        if open.wire.pending.is_empty() {
             let is_bored = self.home.is_none() && world.random.one_in(40);
             if self.wants_nothing(now_ns) || (self.at_ns <= now_ns && is_bored) {
                 self.leave(open, world);
@@ -246,7 +209,7 @@ impl Client {
             if self.at_ns <= now_ns {
                 self.ask(&mut open, world);
             }
-        } else if open.deadline_ns <= now_ns {
+        } else if open.wire.is_late(now_ns) {
             self.leave(open, world);
             return Ok(());
         }
@@ -256,20 +219,9 @@ impl Client {
 
     /// Gives a connection up, with what was not answered on it.
     fn leave(&mut self, open: Open, world: &mut World) {
-        world.network.close(open.end, true, world.now_ns);
-        self.at_ns = world.now_ns + world.random.below(REDIAL_NS);
-        if !open.pending.is_empty() {
-            trace::note(|| {
-                format!(
-                    "{} client {} loses {} requests at node {}",
-                    world.now_ns,
-                    self.number,
-                    open.pending.len(),
-                    open.node + 1
-                )
-            });
-        }
-        for request in open.pending {
+        let (unanswered, again_ns) = open.wire.leave(world);
+        self.at_ns = again_ns;
+        for request in unanswered {
             self.counts.lost += 1;
             self.forget(request);
         }
@@ -297,7 +249,6 @@ impl Client {
     /// Sends a burst of requests.
     fn ask(&mut self, open: &mut Open, world: &mut World) {
         let now_ns = world.now_ns;
-        open.deadline_ns = now_ns + PATIENCE_NS;
         let count = 1 + world.random.below(self.burst_max);
         for _ in 0..count {
             let next = self.retries.pop_front().or_else(|| self.script.as_mut()?.pop_front());
@@ -312,12 +263,7 @@ impl Client {
                 self.counts.retried += 1;
             }
             let arguments = self.arguments(&request);
-            trace::note(|| {
-                let shown: Vec<String> = arguments.iter().map(|argument| trace::shown(argument)).collect();
-                format!("{now_ns} client {} asks node {}: {}", self.number, open.node + 1, shown.join(" "))
-            });
-            resp::write_request(&arguments, &mut open.unsent);
-            open.pending.push_back(request);
+            open.wire.ask(request, &arguments, now_ns);
             self.counts.requests += 1;
         }
     }
@@ -383,13 +329,7 @@ impl Client {
     }
 
     fn take_replies(&mut self, open: &mut Open, now_ns: u64) -> Result<(), String> {
-        while let Some((reply, length)) = resp::read_reply(&open.partial)? {
-            open.partial.drain(..length);
-            let number = self.number;
-            let request = open.pending.pop_front().ok_or_else(|| {
-                format!("client {number} is answered what it never asked: {}", reply.shown())
-            })?;
-            trace::note(|| format!("{now_ns} client {number} gets {}", reply.shown()));
+        while let Some((request, reply)) = open.wire.reply(now_ns)? {
             self.counts.replies += 1;
             let heard = match (&request.several, &request.action) {
                 (Some(several), _) => several.hear(&reply)?,

@@ -12,6 +12,7 @@
 //!                               -> session (reads that promise less, and their judgement)
 //!                               -> several (of several shards)
 //!                               -> operator (forgets nodes, lets them in)
+//! client, session               -> wire (requests out, replies in)
 //! ```
 //!
 //! What is judged: that one order explains all replies ([`duva_tools::linearizability`]), hence that no acknowledged write is lost or
@@ -31,6 +32,7 @@ mod run;
 mod session;
 mod several;
 mod upgrade;
+mod wire;
 mod world;
 
 pub(crate) use run::run;

@@ -10,30 +10,16 @@
 //! - What any read sees was there once: of lists it is the beginning of what they come to in the end, and of all of them no more
 //!   than what had been asked for by then.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, VecDeque},
-    rc::Rc,
-};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use duva_tools::linearizability::{Action, Answer, Operation};
 
 use super::{
     client::{Heard, hear},
-    network::{End, News},
+    wire::{Came, Wire},
     world::World,
 };
-use crate::sim::{
-    random::Random,
-    resp::{self, Reply},
-    trace,
-};
-
-/// How long a client waits for replies before it goes to another node, in nanoseconds.
-const PATIENCE_NS: u64 = 8_000_000_000;
-
-/// How long it waits after it found nobody listening, or has left, at most, in nanoseconds.
-const REDIAL_NS: u64 = 200_000_000;
+use crate::sim::{random::Random, resp::Reply, trace};
 
 /// The number of the first of them among all clients.
 const NUMBER_MIN: usize = 100;
@@ -79,12 +65,7 @@ struct Request {
 
 /// A connection.
 struct Open {
-    end: End,
-    node: usize,
-    pending: VecDeque<Request>,
-    unsent: Vec<u8>,
-    partial: Vec<u8>,
-    deadline_ns: u64,
+    wire: Wire<Request>,
     level: Level,
     is_tracked: bool,
     /// What it has written or read itself, and what it knows of others' writes.
@@ -185,10 +166,7 @@ impl SessionClient {
     /// When it does something next; it may be in the past.
     pub(super) fn next_ns(&self, world: &World) -> Option<u64> {
         let Some(open) = &self.open else { return (!self.is_done()).then_some(self.at_ns) };
-        let news_ns = world.network.next_ns(open.end);
-        let room_ns = if open.unsent.is_empty() { None } else { world.network.room_ns(open.end) };
-        let own_ns = if open.pending.is_empty() { self.at_ns } else { open.deadline_ns };
-        news_ns.into_iter().chain(room_ns).chain([own_ns]).min()
+        open.wire.next_ns(world, self.at_ns)
     }
 
     /// Does what it can do now.
@@ -201,28 +179,20 @@ impl SessionClient {
             self.connect(world);
             return Ok(());
         };
-        if !open.unsent.is_empty() {
-            let room = world.network.room(open.end, now_ns).unwrap_or(0).min(open.unsent.len());
-            if room > 0 {
-                world.network.send(open.end, &open.unsent[..room], now_ns);
-                open.unsent.drain(..room);
-            }
-        }
-        match world.network.news(open.end, now_ns) {
-            Some(News::Bytes(count)) => {
-                open.partial.extend(world.network.receive(open.end, count));
+        match open.wire.exchange(world) {
+            Came::Bytes => {
                 self.take_replies(&mut open, now_ns)?;
-                if open.pending.is_empty() {
+                if open.wire.pending.is_empty() {
                     self.at_ns = now_ns + world.random.below(self.pause_ns);
                 }
             }
-            Some(News::Ended(_) | News::Broken(_)) => {
+            Came::Ended => {
                 self.leave(open, world);
                 return Ok(());
             }
-            None => {}
+            Came::Nothing => {}
         }
-        if open.pending.is_empty() {
+        if open.wire.pending.is_empty() {
             let is_over = self.last_reads.is_empty();
             if is_over || (self.at_ns <= now_ns && world.random.one_in(20)) {
                 self.leave(open, world);
@@ -231,7 +201,7 @@ impl SessionClient {
             if self.at_ns <= now_ns {
                 self.ask(&mut open, world);
             }
-        } else if open.deadline_ns <= now_ns {
+        } else if open.wire.is_late(now_ns) {
             self.leave(open, world);
             return Ok(());
         }
@@ -242,17 +212,15 @@ impl SessionClient {
     /// Goes to any node, with a level and perhaps with what was known before.
     fn connect(&mut self, world: &mut World) {
         let (now_ns, node) = (world.now_ns, world.random.index(world.machines.len()));
-        let Some(end) = world.connect(node) else {
-            self.at_ns = now_ns + world.random.between(REDIAL_NS / 10, REDIAL_NS);
-            return;
+        let wire = match Wire::connect(self.number, node, world) {
+            Ok(wire) => wire,
+            Err(again_ns) => {
+                self.at_ns = again_ns;
+                return;
+            }
         };
         let mut open = Open {
-            end,
-            node,
-            pending: VecDeque::new(),
-            unsent: Vec::new(),
-            partial: Vec::new(),
-            deadline_ns: now_ns + PATIENCE_NS,
+            wire,
             level: Level::Linearizable,
             is_tracked: false,
             seen: Known::new(),
@@ -268,10 +236,9 @@ impl SessionClient {
 
     /// Gives a connection up, with what was not answered on it.
     fn leave(&mut self, open: Open, world: &mut World) {
-        world.network.close(open.end, true, world.now_ns);
-        self.at_ns = world.now_ns + world.random.below(REDIAL_NS);
-        trace::note(|| format!("{} client {} leaves node {}", world.now_ns, self.number, open.node + 1));
-        for request in open.pending {
+        let (unanswered, again_ns) = open.wire.leave(world);
+        self.at_ns = again_ns;
+        for request in unanswered {
             self.record(request, None);
         }
     }
@@ -289,7 +256,6 @@ impl SessionClient {
     /// Sends a burst of requests.
     fn ask(&mut self, open: &mut Open, world: &mut World) {
         let now_ns = world.now_ns;
-        open.deadline_ns = now_ns + PATIENCE_NS;
         if now_ns >= self.until_ns {
             self.send(open, What::Level(Level::Linearizable), now_ns);
             for key in self.last_reads.clone() {
@@ -333,15 +299,11 @@ impl SessionClient {
             What::ReadOnly | What::Action(..) => {}
         }
         let words = self.words(&what);
-        trace::note(|| {
-            let shown: Vec<String> = words.iter().map(|word| trace::shown(word)).collect();
-            format!("{now_ns} client {} asks node {}: {}", self.number, open.node + 1, shown.join(" "))
-        });
-        resp::write_request(&words, &mut open.unsent);
         let mut known = open.seen.clone();
         open.causal.iter().for_each(|(&key, &came_to)| raise(&mut known, key, came_to));
         let (level, is_tracked) = (open.level, open.is_tracked);
-        open.pending.push_back(Request { what, level, is_tracked, known, invoked_ns: now_ns });
+        let request = Request { what, level, is_tracked, known, invoked_ns: now_ns };
+        open.wire.ask(request, &words, now_ns);
         self.requests += 1;
     }
 
@@ -364,13 +326,8 @@ impl SessionClient {
     }
 
     fn take_replies(&mut self, open: &mut Open, now_ns: u64) -> Result<(), String> {
-        while let Some((reply, length)) = resp::read_reply(&open.partial)? {
-            open.partial.drain(..length);
-            let number = self.number;
-            let request = open.pending.pop_front().ok_or_else(|| {
-                format!("client {number} is answered what it never asked: {}", reply.shown())
-            })?;
-            trace::note(|| format!("{now_ns} client {number} gets {}", reply.shown()));
+        let number = self.number;
+        while let Some((request, reply)) = open.wire.reply(now_ns)? {
             self.take_reply(open, request, reply, now_ns)
                 .map_err(|error| format!("client {number} {error}"))?;
         }
