@@ -343,25 +343,16 @@ mod tests {
         added: usize,
     }
 
-    fn node(number: u8) -> NodeInfo {
-        NodeInfo {
-            id: [number; 16],
-            host: format!("10.0.0.{number}"),
-            port: 6379,
-            peer_port: 16379,
-            level: 1,
-        }
-    }
-
     impl World {
         fn new(shards: u16, replication_factor: u8) -> Self {
-            let state = MetaState::genesis([9; 16], shards, 1, replication_factor, node(1));
+            let state = MetaState::genesis([9; 16], shards, 1, replication_factor, NodeInfo::example(1));
             let copied = (0..shards).map(|shard| (shard, state.placement[0][0])).collect();
             Self { state, down: BTreeSet::new(), given_up: Vec::new(), copied, added: 0 }
         }
 
         fn join(&mut self) -> u32 {
-            let outcome = self.state.apply(&MetaCommand::AddNode(node(self.state.next_node as u8)));
+            let outcome =
+                self.state.apply(&MetaCommand::AddNode(NodeInfo::example(self.state.next_node as u8)));
             let MetaOutcome::Node(number) = outcome else { panic!("{outcome:?}") };
             number
         }

@@ -44,6 +44,18 @@ impl<'a> Reader<'a> {
         Self { bytes }
     }
 
+    /// Reads what begins with `magic` and this version.
+    pub(super) fn of_file(bytes: &'a [u8], magic: [u8; 8], version: u16) -> Result<Self, DecodeError> {
+        let mut reader = Self::new(bytes);
+        if reader.array()? != magic {
+            return Err(DecodeError::Magic);
+        }
+        match reader.u16()? {
+            found if found == version => Ok(reader),
+            found => Err(DecodeError::Version(found)),
+        }
+    }
+
     pub(super) fn remaining(&self) -> usize {
         self.bytes.len()
     }

@@ -114,14 +114,7 @@ impl ClusterFile {
     ///
     /// The bytes are not such a file, not a whole one, or damaged, or contradict themselves.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        if reader.array()? != MAGIC {
-            return Err(DecodeError::Magic);
-        }
-        let version = reader.u16()?;
-        if version != VERSION {
-            return Err(DecodeError::Version(version));
-        }
+        let mut reader = Reader::of_file(bytes, MAGIC, VERSION)?;
         let flags = reader.u16()?;
         let (crc, length) = (reader.u32()?, reader.u32()? as usize);
         if bytes.len() != length {
@@ -182,12 +175,12 @@ mod tests {
     };
 
     fn example() -> ClusterFile {
-        let node = |id: u8| NodeInfo {
-            id: [id; 16],
+        // As the bytes below have them.
+        let node = |id| NodeInfo {
             host: "10.0.0.1".to_owned(),
             port: 6379,
             peer_port: 16379,
-            level: 1,
+            ..NodeInfo::example(id)
         };
         let state = MetaState::genesis(*b"cluster 89abcdef", 2, 0x0102_0304_0506_0708, 3, node(0xAA));
         let membership = Membership::new(&[GENESIS_REPLICA], &[replica(2, 2)]).unwrap();

@@ -487,15 +487,8 @@ mod tests {
     }
 
     fn answer() -> JoinAnswer {
-        let node = |id: u8| NodeInfo {
-            id: [id; 16],
-            host: "10.0.0.1".to_owned(),
-            port: 6379,
-            peer_port: 16379,
-            level: 1,
-        };
-        let mut state = MetaState::genesis([9; 16], 4, 77, 3, node(1));
-        state.apply(&MetaCommand::AddNode(node(0xAB)));
+        let mut state = MetaState::genesis([9; 16], 4, 77, 3, NodeInfo::example(1));
+        state.apply(&MetaCommand::AddNode(NodeInfo::example(0xAB)));
         let membership = crate::core::groups::genesis_membership();
         JoinAnswer { number: 2, state, snapshot: SnapshotMeta { index: 7, term: 2, membership } }
     }

@@ -58,6 +58,14 @@ pub struct NodeInfo {
     pub level: u16,
 }
 
+#[cfg(test)]
+impl NodeInfo {
+    /// A node for tests: each number's is another one.
+    pub(crate) fn example(number: u8) -> Self {
+        Self { id: [number; 16], host: format!("10.0.0.{number}"), port: 7000, peer_port: 17000, level: 1 }
+    }
+}
+
 /// What the meta group agrees on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaState {

@@ -2,14 +2,10 @@
 
 use super::{super::replica, *};
 
-fn node(number: u8) -> NodeInfo {
-    NodeInfo { id: [number; 16], host: format!("10.0.0.{number}"), port: 6379, peer_port: 16379, level: 1 }
-}
-
 fn state() -> MetaState {
-    let mut state = MetaState::genesis([9; 16], 4, 77, 3, node(1));
-    assert_eq!(state.apply(&MetaCommand::AddNode(node(2))), MetaOutcome::Node(2));
-    assert_eq!(state.apply(&MetaCommand::AddNode(node(3))), MetaOutcome::Node(3));
+    let mut state = MetaState::genesis([9; 16], 4, 77, 3, NodeInfo::example(1));
+    assert_eq!(state.apply(&MetaCommand::AddNode(NodeInfo::example(2))), MetaOutcome::Node(2));
+    assert_eq!(state.apply(&MetaCommand::AddNode(NodeInfo::example(3))), MetaOutcome::Node(3));
     state
 }
 
@@ -19,19 +15,19 @@ fn place(shard: u16, replicas: &[ReplicaId]) -> MetaCommand {
 
 #[test]
 fn a_cluster_begins_with_one_node_that_has_everything() {
-    let state = MetaState::genesis([9; 16], 64, 77, 3, node(1));
+    let state = MetaState::genesis([9; 16], 64, 77, 3, NodeInfo::example(1));
     assert_eq!((state.epoch, state.next_node, state.next_incarnation), (1, 2, 2));
     assert_eq!(state.placement, vec![vec![ReplicaId(1 << 32 | 1)]; 64]);
-    assert_eq!(state.nodes, BTreeMap::from([(1, node(1))]));
+    assert_eq!(state.nodes, BTreeMap::from([(1, NodeInfo::example(1))]));
 }
 
 #[test]
 fn a_node_that_is_added_again_keeps_its_number() {
     let mut state = state();
     let epoch = state.epoch;
-    assert_eq!(state.apply(&MetaCommand::AddNode(node(2))), MetaOutcome::Node(2));
+    assert_eq!(state.apply(&MetaCommand::AddNode(NodeInfo::example(2))), MetaOutcome::Node(2));
     assert_eq!(state.epoch, epoch, "nothing has changed");
-    let moved = NodeInfo { host: "elsewhere".to_owned(), ..node(2) };
+    let moved = NodeInfo { host: "elsewhere".to_owned(), ..NodeInfo::example(2) };
     assert_eq!(state.apply(&MetaCommand::AddNode(moved.clone())), MetaOutcome::Node(2));
     assert_eq!((state.epoch, &state.nodes[&2]), (epoch + 1, &moved));
 }
@@ -41,7 +37,7 @@ fn a_number_is_never_given_twice() {
     let mut state = state();
     assert_eq!(state.apply(&MetaCommand::RemoveNode(3)), MetaOutcome::Changed);
     assert_eq!(state.apply(&MetaCommand::RemoveNode(3)), MetaOutcome::Unchanged);
-    assert_eq!(state.apply(&MetaCommand::AddNode(node(3))), MetaOutcome::Node(4));
+    assert_eq!(state.apply(&MetaCommand::AddNode(NodeInfo::example(3))), MetaOutcome::Node(4));
 }
 
 #[test]
@@ -83,9 +79,9 @@ fn a_favoured_node_is_first_wherever_it_is_until_nodes_change() {
         assert!(MetaState::decode(&bytes[..at]).is_err());
     }
     let mut joined = state.clone();
-    joined.apply(&MetaCommand::AddNode(node(2)));
+    joined.apply(&MetaCommand::AddNode(NodeInfo::example(2)));
     assert_eq!(joined.favoured, Some(2), "it was there before");
-    joined.apply(&MetaCommand::AddNode(node(4)));
+    joined.apply(&MetaCommand::AddNode(NodeInfo::example(4)));
     assert_eq!(joined.favoured, None);
     state.apply(&MetaCommand::RemoveNode(3));
     assert_eq!(state.favoured, None);
@@ -133,14 +129,14 @@ fn impossible_placements_are_refused_whole() {
 fn nodes_that_cannot_be_reached_are_refused() {
     let mut state = state();
     for bad in [
-        NodeInfo { host: String::new(), ..node(4) },
-        NodeInfo { host: "a b".to_owned(), ..node(4) },
-        NodeInfo { host: "a,b".to_owned(), ..node(4) },
-        NodeInfo { host: "a".repeat(HOST_BYTES_MAX + 1), ..node(4) },
-        NodeInfo { port: 0, ..node(4) },
-        NodeInfo { peer_port: 0, ..node(4) },
-        NodeInfo { level: 0, ..node(4) },
-        node(0),
+        NodeInfo { host: String::new(), ..NodeInfo::example(4) },
+        NodeInfo { host: "a b".to_owned(), ..NodeInfo::example(4) },
+        NodeInfo { host: "a,b".to_owned(), ..NodeInfo::example(4) },
+        NodeInfo { host: "a".repeat(HOST_BYTES_MAX + 1), ..NodeInfo::example(4) },
+        NodeInfo { port: 0, ..NodeInfo::example(4) },
+        NodeInfo { peer_port: 0, ..NodeInfo::example(4) },
+        NodeInfo { level: 0, ..NodeInfo::example(4) },
+        NodeInfo::example(0),
     ] {
         let outcome = state.apply(&MetaCommand::AddNode(bad.clone()));
         assert_eq!(outcome, MetaOutcome::Refused(MetaRefusal::InvalidNode), "{bad:?}");
@@ -149,10 +145,10 @@ fn nodes_that_cannot_be_reached_are_refused() {
 
 fn commands() -> [MetaCommand; 10] {
     [
-        MetaCommand::AddNode(NodeInfo { level: 258, ..node(7) }),
+        MetaCommand::AddNode(NodeInfo { level: 258, ..NodeInfo::example(7) }),
         MetaCommand::SetNodeLevel { number: 3, level: 2 },
         MetaCommand::RaiseLevel(2),
-        MetaCommand::AddNode(node(7)),
+        MetaCommand::AddNode(NodeInfo::example(7)),
         MetaCommand::RemoveNode(3),
         place(2, &[replica(2, 9), GENESIS_REPLICA]),
         MetaCommand::PlaceAll(vec![vec![GENESIS_REPLICA], vec![replica(3, 1), replica(2, 8)]]),

@@ -68,14 +68,7 @@ pub fn encode<'a>(
 /// # Errors
 /// The bytes are not such a file, not a whole one, or damaged.
 pub fn decode(bytes: &[u8], cluster: &[u8; 16]) -> Result<Starts, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    if reader.array()? != MAGIC {
-        return Err(DecodeError::Magic);
-    }
-    let version = reader.u16()?;
-    if version != VERSION {
-        return Err(DecodeError::Version(version));
-    }
+    let mut reader = Reader::of_file(bytes, MAGIC, VERSION)?;
     let (_spare, crc) = (reader.u16()?, reader.u32()?);
     if crc32c::crc32c(&bytes[CHECKED_FROM..]) != crc {
         return Err(DecodeError::Checksum);

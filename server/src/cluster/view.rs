@@ -375,21 +375,11 @@ mod tests {
 
     use super::{super::replica, *};
 
-    fn node(number: u8) -> NodeInfo {
-        NodeInfo {
-            id: [number; 16],
-            host: format!("10.0.0.{number}"),
-            port: 7000,
-            peer_port: 17000,
-            level: 1,
-        }
-    }
-
     /// Four nodes; of four shards, node 1 leads the first two, node 2 the third, and the last one has no leader. Node 3 has a
     /// replica of all but the last, node 4 has nothing.
     fn view() -> ClusterView {
-        let mut state = MetaState::genesis([9; 16], 4, 77, 3, node(1));
-        state.nodes.extend((2..5).map(|number| (u32::from(number), node(number))));
+        let mut state = MetaState::genesis([9; 16], 4, 77, 3, NodeInfo::example(1));
+        state.nodes.extend((2..5).map(|number| (u32::from(number), NodeInfo::example(number))));
         let placed = |nodes: &[u32]| nodes.iter().map(|node| replica(*node, 2)).collect();
         state.placement = vec![placed(&[1, 2, 3]), placed(&[1, 3, 2]), placed(&[2, 3]), placed(&[1, 2])];
         let mut view = ClusterView::new(state, 2);
@@ -604,7 +594,7 @@ mod tests {
 
     #[test]
     fn the_most_shards_have_a_slot_each() {
-        let state = MetaState::genesis([9; 16], SLOT_COUNT, 77, 1, node(1));
+        let state = MetaState::genesis([9; 16], SLOT_COUNT, 77, 1, NodeInfo::example(1));
         let mut view = ClusterView::new(state, 1);
         view.leaders.fill(Some((1, 1)));
         view.leaders[1] = None;

@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_wall_clock_is_held_back_and_never_moved_forward() {
-        let info = NodeInfo { id: [1; 16], host: "127.0.0.1".to_owned(), port: 1, peer_port: 2, level: 1 };
+        let info = NodeInfo::example(1);
         let state = MetaState::genesis([7; 16], 4, 0, 3, info);
         let shared = ClusterShared::new(state, 1, (0, BTreeMap::new()));
         let held_ms = |wall_ms| shared.held_ms(Clock { wall_ms, monotonic_ns: 5_000_000_000 });

@@ -189,20 +189,10 @@ mod tests {
         core::groups::{FollowerReport, MetaReport},
     };
 
-    fn node(number: u8) -> NodeInfo {
-        NodeInfo {
-            id: [number; 16],
-            host: format!("10.0.0.{number}"),
-            port: 7000,
-            peer_port: 17000,
-            level: 1,
-        }
-    }
-
     fn view() -> ClusterView {
-        let mut state = MetaState::genesis([9; 16], 4, 77, 3, node(1));
-        state.apply(&MetaCommand::AddNode(node(2)));
-        state.apply(&MetaCommand::AddNode(node(3)));
+        let mut state = MetaState::genesis([9; 16], 4, 77, 3, NodeInfo::example(1));
+        state.apply(&MetaCommand::AddNode(NodeInfo::example(2)));
+        state.apply(&MetaCommand::AddNode(NodeInfo::example(3)));
         ClusterView::new(state, 1)
     }
 

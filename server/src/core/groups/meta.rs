@@ -505,18 +505,14 @@ mod tests {
         launch,
     };
 
-    fn info(number: u8) -> NodeInfo {
-        NodeInfo { id: [number; 16], host: "10.0.0.1".to_owned(), port: 7000, peer_port: 17000, level: 1 }
-    }
-
     /// Node 1 of three, whose process speaks level 2.
     fn node() -> (Node, MetaGroup) {
         let config = Config { cores: 1, append_only: false, feature_level: 2, ..Config::default() };
         let shared = Arc::new(Shared::new(config.clone(), None, 0, 0, "0".repeat(40)));
         let mut node = launch::node(0, Arc::new(config), shared, mesh(1, 4).remove(0), 7);
-        let mut state = MetaState::genesis([9; 16], 4, 77, 3, info(1));
+        let mut state = MetaState::genesis([9; 16], 4, 77, 3, NodeInfo::example(1));
         for number in [2, 3] {
-            state.apply(&MetaCommand::AddNode(info(number)));
+            state.apply(&MetaCommand::AddNode(NodeInfo::example(number)));
         }
         let cluster = ClusterShared::new(state.clone(), 1, (0, BTreeMap::new()));
         node.cluster = Some(Arc::new(cluster));
