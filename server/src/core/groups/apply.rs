@@ -152,6 +152,9 @@ impl Node {
         }
         if let Some(pending) = pending {
             self.end_overtaken(groups, group.shard, &pending.asked);
+            if !group.locked.is_empty() {
+                self.end_passed(groups, group, &pending.asked, &request);
+            }
             self.observed = pending.mode.reading.is_tracked().then_some(Observed {
                 shard: group.shard,
                 position: Position { index: entry.index, term: entry.term },

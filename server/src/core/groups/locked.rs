@@ -22,7 +22,10 @@ use duva_engine::{
 };
 use duva_raft::Role;
 
-use super::{Asked, Group, Groups, propose::Course};
+use super::{
+    Asked, Group, Groups,
+    propose::{Course, OVERTAKEN},
+};
 use crate::core::{
     node::{Node, Origin},
     request::{OwnedRequest, Request},
@@ -229,6 +232,25 @@ impl Node {
         }
     }
 
+    /// A write was executed: what its connection asked for before, of the same keys, and waits for them, would undo it.
+    pub(super) fn end_passed(
+        &mut self,
+        groups: &mut Groups,
+        group: &mut Group,
+        by: &Asked,
+        request: &Request<'_>,
+    ) {
+        let is_passed = |locked: &Locked| {
+            locked.is_before(by, request) && locked.request.keys.iter().any(|key| request.keys.contains(key))
+        };
+        while let Some(place) = group.locked.iter().position(is_passed)
+            && let Some(passed) = group.locked.remove(place)
+        {
+            groups.waiting_bytes -= passed.request.kept_bytes();
+            self.respond_error(passed.asked.origin, OVERTAKEN);
+        }
+    }
+
     /// Brings what is too old to its end, where this core leads.
     pub(super) fn end_old_transactions(&mut self, groups: &mut Groups) {
         if groups.transactions_ns > groups.now_ns {
@@ -257,14 +279,18 @@ impl Node {
                 .map(|(name, others)| (name, Recovery::Tell { shard, others: others.to_vec() }));
             let found: BTreeMap<TransactionName, Recovery> = asked.chain(told).collect();
             group.ages.retain(|name, _| found.contains_key(name));
-            let mut begun = 0;
+            let mut due = Vec::new();
             for (name, recovery) in found {
-                let since_ns = group.ages.entry(name).or_insert(now_ns);
-                if now_ns >= *since_ns + OLD_NS && begun < RECOVERIES_MAX {
-                    *since_ns = now_ns;
-                    begun += 1;
-                    self.begin_recovery(name, recovery);
+                let since_ns = *group.ages.entry(name).or_insert(now_ns);
+                if now_ns >= since_ns + OLD_NS {
+                    due.push((since_ns, name, recovery));
                 }
+            }
+            // Those that have waited for longest first: some may never come to an end.
+            due.sort_unstable_by_key(|&(since_ns, name, _)| (since_ns, name));
+            for (_, name, recovery) in due.into_iter().take(RECOVERIES_MAX) {
+                group.ages.insert(name, now_ns);
+                self.begin_recovery(name, recovery, now_ns);
             }
         }
     }

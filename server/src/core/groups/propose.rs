@@ -32,8 +32,8 @@ use crate::core::{
 /// What a request that waited for a leader in vain gets.
 const NO_LEADER: &str = "CLUSTERDOWN The shard has no leader now; nothing was executed";
 
-/// What a request gets that lost its leader and would be executed behind a later one of its connection.
-const OVERTAKEN: &str = "CLUSTERDOWN The shard's leader was lost, and a later write of this connection came first; this was not executed";
+/// What a request gets that lost its leader, or waited for a locked key, and would be executed behind a later one of its connection.
+pub(super) const OVERTAKEN: &str = "CLUSTERDOWN The shard's leader was lost, or a key locked, and a later write of this connection came first; this was not executed";
 
 /// What a request that is too large for a log gets.
 const TOO_LARGE: &str = "ERR the command is longer than 64 MiB, the most that is replicated";

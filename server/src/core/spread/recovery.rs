@@ -24,8 +24,8 @@ pub(in crate::core) enum Recovery {
 }
 
 impl Node {
-    /// Begins what a transaction needs to end.
-    pub(in crate::core) fn begin_recovery(&mut self, name: TransactionName, recovery: Recovery) {
+    /// Begins what a transaction needs to end, at this time of the groups.
+    pub(in crate::core) fn begin_recovery(&mut self, name: TransactionName, recovery: Recovery, now_ns: u64) {
         let shards = self.owners.len();
         let is_known = |shard: &u16| usize::from(*shard) < shards;
         let part = |shard: u16| Part::new(shard, Vec::new());
@@ -40,7 +40,7 @@ impl Node {
             return;
         }
         let mut spread = self.new_spread(Task::Recover, parts);
-        (spread.name, spread.stage) = (name, stage);
+        (spread.name, spread.stage, spread.began_ns) = (name, stage, now_ns);
         if stage == Stage::Ask {
             spread.order(self, Order::Abort, |part, _| part == 0);
         } else {
