@@ -620,3 +620,47 @@ fn writers_that_wait_for_a_save_do_not_keep_their_cores_busy() {
         assert_eq!(count + bench.replies(client).len(), keys.len());
     }
 }
+
+/// Writers' replies that one sync lets go while writes for the next one are there: how many leave in each turn until all have,
+/// and whether a read that comes behind the first of these turns is answered before the last.
+fn replies_let_go_by_a_sync(writers: usize) -> (Vec<usize>, bool) {
+    let mut bench = Bench::new(1, AppendFsync::Always);
+    let clients: Vec<Client> = (0..writers).map(|_| bench.connect()).collect();
+    let (early, reader) = (bench.connect(), bench.connect());
+    bench.settle();
+    let turn = |bench: &mut Bench| (bench.step(0), bench.step(0));
+    bench.set_disk(|disk| disk.holds_syncs = true);
+    bench.send_words(early, "SET early 1");
+    bench.settle();
+    for (number, &client) in clients.iter().enumerate() {
+        bench.send_words(client, &format!("SET {number} value"));
+    }
+    bench.settle();
+    // The first sync ends; the second is for all writers, and there is a write for the third.
+    for _ in 0..2 {
+        bench.set_disk(|disk| disk.holds_syncs = false);
+        bench.set_disk(|disk| disk.holds_syncs = true);
+        bench.send_words(early, "SET early 2");
+        turn(&mut bench);
+    }
+    bench.send_words(reader, "GET early");
+    let (mut counts, mut is_read) = (Vec::new(), false);
+    while counts.iter().sum::<usize>() < writers {
+        counts.push(clients.iter().map(|&client| bench.replies(client).len()).sum());
+        is_read |= counts.iter().sum::<usize>() < writers && !bench.replies(reader).is_empty();
+        turn(&mut bench);
+    }
+    (counts, is_read)
+}
+
+#[test]
+fn reads_have_their_turn_among_the_replies_that_a_sync_lets_go() {
+    let (counts, is_read) = replies_let_go_by_a_sync(50);
+    assert_eq!(counts, [8, 8, 8, 8, 8, 8, 2]);
+    assert!(is_read);
+}
+
+#[test]
+fn very_many_replies_that_a_sync_lets_go_leave_at_once() {
+    assert_eq!(replies_let_go_by_a_sync(65).0, [65]);
+}

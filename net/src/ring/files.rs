@@ -91,6 +91,11 @@ impl Files {
             .user_data(Kind::Sync.data(Token { index: place, generation: 0 }))
     }
 
+    /// Whether a sync is under way.
+    pub(super) fn is_syncing(&self) -> bool {
+        self.operations.len() > self.free_operations.len()
+    }
+
     pub(super) fn end_sync(&mut self, place: u32, result: i32) -> Event<ReceiveBuffer> {
         let ticket = self.end(place);
         Event::Synced { ticket, result: if result < 0 { Err(-result) } else { Ok(()) } }

@@ -15,6 +15,7 @@ fn ring_with(submission_entries: u32, worker_cpus: Option<Vec<usize>>) -> Result
         wake,
         storage,
         worker_cpus,
+        syncs_first: true,
     })
 }
 
@@ -219,4 +220,23 @@ fn a_connection_that_nobody_takes_fails_and_its_place_is_used_again() {
     ring.connects.begin(9, free);
     let event = ring.connects.end(0, -libc::ETIMEDOUT);
     assert!(matches!(event, Event::Connected { ticket: 9, result: Err(libc::ETIMEDOUT) }), "{event:?}");
+}
+
+#[test]
+fn a_sync_completes_beside_turns_that_never_wait() {
+    let (directory, mut ring) = (Directory::new(), ring());
+    ring.prepare(File(0), directory.path("a"), 4096);
+    for ticket in 0..10 {
+        assert_eq!(ring.write_file(File(0), b"hello", ticket * 8), Ok(()));
+        ring.sync_file(ticket, File(0));
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        let event = loop {
+            ring.turn(Wait::Poll);
+            if let Some(event) = ring.next_event() {
+                break event;
+            }
+            assert!(std::time::Instant::now() < end, "the sync does not complete");
+        };
+        assert!(matches!(event, Event::Synced { ticket: of, result: Ok(()) } if of == ticket), "{event:?}");
+    }
 }

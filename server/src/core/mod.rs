@@ -48,7 +48,7 @@ mod timers;
 mod topology;
 mod transact;
 
-use std::{cmp::Ordering, time::Duration};
+use std::{cmp::Ordering, collections::VecDeque, time::Duration};
 
 use duva_net::io::{Clock, Event, Io, ReceiveEnd, Socket, Token, Wait};
 
@@ -91,6 +91,8 @@ pub struct Core<I: Io> {
     ready: Vec<Token>,
     /// Connections with output to send, or that are to close.
     dirty: Vec<Token>,
+    /// Those of them whose replies a sync has let go, and whose turn comes later.
+    late: VecDeque<Token>,
     /// Connections that wait for room, and where.
     held_back: Vec<(Token, Lack)>,
     /// Connections whose receive found no buffer.
@@ -136,6 +138,7 @@ impl<I: Io> Core<I> {
             timers: Timers::default(),
             ready: Vec::new(),
             dirty: Vec::new(),
+            late: VecDeque::new(),
             held_back: Vec::new(),
             starved: Vec::new(),
             spare_outputs: Vec::new(),
@@ -228,6 +231,7 @@ impl<I: Io> Core<I> {
         self.go_on();
         self.node.run_saver(&mut self.io);
         self.tell_of_relief();
+        let prompt = self.dirty.len();
         self.run_log();
         self.node.tell_of_journal();
         self.is_ahead = self.node.is_ahead();
@@ -238,7 +242,7 @@ impl<I: Io> Core<I> {
         self.node.peers.hurry(self.clock.monotonic_ns);
         if !self.is_ahead {
             self.flush_peers();
-            self.flush();
+            self.flush(prompt);
             self.send_mail();
         }
         self.is_stopping = self.node.is_to_stop();
@@ -327,7 +331,7 @@ impl<I: Io> Core<I> {
 
     /// How long the next turn may wait, given what is left to do.
     fn plan_wait(&mut self, spin_rounds: u32) -> Wait {
-        let may_leave = self.mail.has_work() || self.node.peers.has_unflushed();
+        let may_leave = self.mail.has_work() || !self.late.is_empty() || self.node.peers.has_unflushed();
         if !self.ready.is_empty() || self.node.has_work() || (may_leave && !self.is_ahead) {
             return Wait::Poll;
         }

@@ -24,6 +24,12 @@ const CHOKE_BYTES_TOTAL: usize = 256 << 20;
 /// Replies of other cores larger than this are asked for a few at a time.
 const LARGE_REPLY_BYTES: usize = 64 << 10;
 
+/// How many replies that a sync has let go leave in a turn while the next sync is under way.
+const LATE_SENDS: usize = 8;
+
+/// With more of them all leave at once: large batches cost the least, and that many clients keep a core busy.
+const LATE_SENDS_MAX: usize = 64;
+
 /// Capacity that an output buffer keeps between uses.
 const KEPT_OUTPUT_BYTES: usize = 64 << 10;
 
@@ -50,40 +56,55 @@ impl<I: Io> Core<I> {
         })
     }
 
-    /// Sends what was written, in this turn and in those before in which nothing could leave.
-    pub(super) fn flush(&mut self) {
+    /// Sends what was written, in this turn and in those before in which nothing could leave. The first `prompt` dirty
+    /// connections have replies that nothing waited for: they leave now. The others' were let go by a commit, many at once;
+    /// if the next sync is under way already, they leave a few a turn, so that reads get their turn in between.
+    pub(super) fn flush(&mut self, prompt: usize) {
+        let is_syncing =
+            self.node.groups.is_none() && self.node.log.as_ref().is_some_and(|log| log.is_syncing());
         let mut dirty = std::mem::take(&mut self.dirty);
+        let late = self.late.len() + dirty.len() - prompt;
+        if is_syncing && late > LATE_SENDS && late <= LATE_SENDS_MAX {
+            self.late.extend(dirty.drain(prompt..));
+        }
         for token in dirty.drain(..) {
-            let Some(connection) = self.connections.get_mut(token) else { continue };
-            connection.state.remove(State::DIRTY);
-            if connection.state.any(State::CLOSING) {
-                self.finish_closing(token);
-                continue;
-            }
-            let unread = connection.unread_bytes();
-            self.unread_bytes = self.unread_bytes + unread - connection.counted_bytes;
-            connection.counted_bytes = unread;
-            if unread as u64 > self.output_limit_bytes && self.is_past_output_limit(token) {
-                self.close(token);
-                continue;
-            }
-            let Some(connection) = self.connections.get_mut(token) else { continue };
-            if connection.state.any(State::SENDING) {
-                continue;
-            }
-            if connection.output.is_empty() {
-                self.end_if_done(token);
-                continue;
-            }
-            let output = std::mem::take(&mut connection.output);
-            connection.state.insert(State::SENDING);
-            connection.sending_bytes = output.len();
-            let socket = connection.socket;
-            self.io.send(token, socket, output, 0);
+            self.flush_one(token);
+        }
+        let leaving = if is_syncing && late <= LATE_SENDS_MAX { LATE_SENDS } else { usize::MAX };
+        for _ in 0..leaving.min(self.late.len()) {
+            let token = self.late.pop_front().expect("there are that many");
+            self.flush_one(token);
         }
         if self.dirty.is_empty() {
             self.dirty = dirty;
         }
+    }
+
+    #[inline]
+    fn flush_one(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.state.remove(State::DIRTY);
+        if connection.state.any(State::CLOSING) {
+            return self.finish_closing(token);
+        }
+        let unread = connection.unread_bytes();
+        self.unread_bytes = self.unread_bytes + unread - connection.counted_bytes;
+        connection.counted_bytes = unread;
+        if unread as u64 > self.output_limit_bytes && self.is_past_output_limit(token) {
+            return self.close(token);
+        }
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.state.any(State::SENDING) {
+            return;
+        }
+        if connection.output.is_empty() {
+            return self.end_if_done(token);
+        }
+        let output = std::mem::take(&mut connection.output);
+        connection.state.insert(State::SENDING);
+        connection.sending_bytes = output.len();
+        let socket = connection.socket;
+        self.io.send(token, socket, output, 0);
     }
 
     /// Closes a connection that has nothing left to do and was to close then.

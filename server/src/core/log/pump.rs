@@ -167,6 +167,12 @@ impl Log {
         }
     }
 
+    /// Whether an fsync is under way.
+    #[inline]
+    pub fn is_syncing(&self) -> bool {
+        self.syncing.is_some()
+    }
+
     /// The fsync under way has ended.
     pub fn synced(&mut self, result: Result<(), i32>, now_ns: u64, now_ms: u64) {
         let (sync, began_ns) = self.syncing.take().expect("an fsync ends that was begun");
