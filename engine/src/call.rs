@@ -44,7 +44,7 @@ pub struct Call<'a> {
 
 impl<'a> Call<'a> {
     /// The place of key number `ordinal`, which is argument `position`, beside the arguments and the reply.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn place(
         &mut self,
         ordinal: usize,
@@ -63,7 +63,7 @@ impl<'a> Call<'a> {
     }
 
     /// The place of the only key, the first argument.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn first(&mut self) -> (Place<'_>, &Args<'a>, &mut Reply<'a>) {
         self.place(0, 1)
     }
@@ -101,19 +101,19 @@ pub(crate) struct Place<'c> {
 
 impl Place<'_> {
     /// The live entry: a read, and an access unless the client asked for none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&mut self) -> Option<EntryRef<'_>> {
         if self.touch { self.access() } else { self.peek() }
     }
 
     /// The live entry's string, as [`read`](Self::read).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read_string(&mut self) -> Option<&[u8]> {
         self.read().map(|entry| string_of(&entry))
     }
 
     /// The live entry: a read, and an access whatever the client asked for.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn access(&mut self) -> Option<EntryRef<'_>> {
         self.shard.access(self.database, self.name, self.key, self.now_ms)
     }

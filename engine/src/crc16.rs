@@ -26,7 +26,7 @@ pub fn key_slot(key: &[u8]) -> u16 {
 }
 
 /// CRC16-CCITT (XMODEM) of `bytes`.
-#[inline]
+#[inline(always)]
 fn crc16(bytes: &[u8]) -> u16 {
     let (head, blocks) = bytes.split_at(bytes.len() % 16);
     let mut crc = match head.split_last_chunk() {
@@ -77,13 +77,23 @@ fn short_word(bytes: &[u8]) -> u64 {
 /// Whether `{` occurs: the question that nearly every key answers with no.
 #[inline]
 fn contains_brace(key: &[u8]) -> bool {
-    let (head, blocks) = key.split_at(key.len() % 8);
-    let mut found = zero_bytes(short_word(head) ^ BRACES);
-    for block in blocks.chunks_exact(8) {
-        let block: [u8; 8] = block.try_into().expect("chunks_exact yields eight bytes");
-        found |= zero_bytes(u64::from_ne_bytes(block) ^ BRACES);
+    // The last block overlaps the one before it, so no byte-wise tail is left.
+    if let Some(last) = key.last_chunk::<16>() {
+        let blocks =
+            key.chunks_exact(16).map(|block| block.try_into().expect("chunks_exact yields sixteen bytes"));
+        return blocks.fold(block_contains_brace(last), |found, block| found | block_contains_brace(block));
     }
-    found != 0
+    if let (Some(first), Some(last)) = (key.first_chunk(), key.last_chunk()) {
+        let [first, last] = [first, last].map(|word: &[u8; 8]| u64::from_ne_bytes(*word));
+        return zero_bytes(first ^ BRACES) | zero_bytes(last ^ BRACES) != 0;
+    }
+    zero_bytes(short_word(key) ^ BRACES) != 0
+}
+
+/// The same for sixteen bytes: a comparison of vectors.
+#[inline(always)]
+fn block_contains_brace(block: &[u8; 16]) -> bool {
+    block.iter().fold(0, |found, &byte| found | u8::from(byte == b'{')) != 0
 }
 
 /// `{` in every byte.

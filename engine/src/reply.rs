@@ -179,6 +179,11 @@ impl<'a> Reply<'a> {
             self.output.extend_from_slice(&[kind, b'0' + value as u8, b'\r', b'\n']);
             return;
         }
+        if (10..100).contains(&value) {
+            let (tens, ones) = (value as u8 / 10, value as u8 % 10);
+            self.output.extend_from_slice(&[kind, b'0' + tens, b'0' + ones, b'\r', b'\n']);
+            return;
+        }
         let mut line = [0; 24];
         let mut digits = [0; 20];
         let text = format_i64(value, &mut digits);

@@ -198,7 +198,7 @@ impl Shard {
         self.find::<true, true>(database, name, key, now_ms)
     }
 
-    #[inline]
+    #[inline(always)]
     fn find<const COUNTS: bool, const TOUCHES: bool>(
         &mut self,
         database: u8,

@@ -163,6 +163,12 @@ impl Command {
         if self.arity >= 0 { length == arity } else { length >= arity }
     }
 
+    /// Whether the first argument is the only key, whatever the number of arguments.
+    #[inline]
+    pub fn has_first_key_alone(&self) -> bool {
+        self.keys.first == 1 && self.keys.last == 1 && !self.flags.contains(Flags::MOVABLEKEYS)
+    }
+
     /// The numbers of the key arguments of a request of `count` arguments, which [`accepts`](Self::accepts) agreed to.
     /// Of ONCE they are those of the command behind it; there are none if [`once_command`] refuses the request.
     #[inline]

@@ -258,7 +258,7 @@ fn write_old_value(call: &mut Call<'_>) -> bool {
 
 /// Sets the key to argument `position`, which moves if it has an allocation of its own. A value whose time is over
 /// already is not kept for the wheel to find: the key goes at once.
-#[inline]
+#[inline(always)]
 fn store(call: &mut Call<'_>, position: usize, deadline: Deadline) {
     if matches!(deadline, Deadline::At(time_ms) if time_ms <= call.now_ms) {
         call.first().0.remove();

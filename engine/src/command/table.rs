@@ -192,7 +192,7 @@ impl Signature {
         } else {
             (0, 0)
         };
-        Self { first: lower_case(first), last: lower_case(last), length }
+        Self { first: lower_case(first), last: if length > 8 { lower_case(last) } else { 0 }, length }
     }
 
     #[inline]

@@ -57,7 +57,7 @@ impl Executor {
     }
 
     /// Executes `request`, all of whose keys are on this core and free, and writes its reply to `output`.
-    #[inline]
+    #[inline(always)]
     pub fn execute(&mut self, handler: Handler, request: &mut Request<'_>, output: &mut Vec<u8>) -> Step {
         if request.command.flags.contains(Flags::WRITE) {
             let proposal = self.proposal(request.keys);
@@ -93,7 +93,7 @@ impl Executor {
     }
 
     /// Applies a committed entry.
-    #[inline]
+    #[inline(always)]
     pub fn apply(
         &mut self,
         handler: Handler,
@@ -142,7 +142,7 @@ impl Executor {
     }
 
     /// The timestamp of an entry for `keys`, to which the time of their shards moves.
-    #[inline]
+    #[inline(always)]
     pub fn timestamp_ms(&mut self, keys: &[KeyHash]) -> u64 {
         let mut timestamp_ms = self.now_ms;
         if let [key] = keys {
@@ -155,7 +155,7 @@ impl Executor {
     }
 
     /// Remembers when the shards of `keys` have something due.
-    #[inline]
+    #[inline(always)]
     pub fn note_deadlines(&mut self, keys: &[KeyHash]) {
         for key in keys {
             let shard = self.shards.of(key.slot);

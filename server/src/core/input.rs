@@ -68,6 +68,8 @@ pub(super) struct Parsed {
 struct Place {
     /// `None`: no such command.
     command: Option<&'static Command>,
+    /// Whether the command takes that many arguments.
+    is_accepted: bool,
     /// Its first byte.
     start: usize,
     /// The byte behind it.
@@ -488,7 +490,7 @@ impl Parsed {
     }
 
     /// Notes the request whose ranges begin at `first_range`, and hashes its keys.
-    #[inline]
+    #[inline(always)]
     fn push(
         &mut self,
         node: &Node,
@@ -516,50 +518,43 @@ impl Parsed {
             command = container.subcommand(argument(1));
         }
         let first_key = self.first_key();
+        let is_accepted = command.is_some_and(|command| command.accepts(own.len()));
         if let Some(command) = command
-            && command.accepts(own.len())
+            && is_accepted
         {
             let executor = &node.executor;
-            if self.keys.len() > first_key {
-                let known = self.keys.len() - first_key;
-                let rest = command.keys.positions(own.len()).skip(known);
-                self.keys.extend(rest.map(|position| executor.hasher.key(argument(position))));
-                return self.note(Some(command), place, ranges, first_key, unquoted);
-            }
-            for position in command.key_positions(own.len(), argument) {
+            let hash = |position| {
                 let key = executor.hasher.key(argument(position));
                 if let Some(shard) = executor.shards.get(key.slot) {
                     shard.prefetch_slot(database, key.slot);
                 }
-                self.keys.push(key);
+                key
+            };
+            let known = self.keys.len() - first_key;
+            if command.has_first_key_alone() && known == 0 {
+                self.keys.push(hash(1));
+            } else if known > 0 {
+                let rest = command.keys.positions(own.len()).skip(known);
+                self.keys.extend(rest.map(|position| executor.hasher.key(argument(position))));
+            } else {
+                self.keys.extend(command.key_positions(own.len(), argument).map(hash));
             }
         }
-        self.note(command, place, ranges, first_key, unquoted);
-    }
-
-    /// Where the keys of the request begin that is parsed now. The first one's may be known in part.
-    #[inline]
-    fn first_key(&self) -> usize {
-        if self.requests.is_empty() { 0 } else { self.keys.len() }
-    }
-
-    #[inline]
-    fn note(
-        &mut self,
-        command: Option<&'static Command>,
-        place: Range<usize>,
-        ranges: Range<usize>,
-        first_key: usize,
-        unquoted: Option<usize>,
-    ) {
         self.requests.push(Place {
             command,
+            is_accepted,
             start: place.start,
             end: place.end,
             ranges,
             keys: first_key..self.keys.len(),
             unquoted,
         });
+    }
+
+    /// Where the keys of the request begin that is parsed now. The first one's may be known in part.
+    #[inline]
+    fn first_key(&self) -> usize {
+        if self.requests.is_empty() { 0 } else { self.keys.len() }
     }
 
     /// Moves what was parsed of an unfinished request to the connection.
@@ -683,7 +678,7 @@ impl Parsed {
         match place.command {
             // One of ONCE without keys is none.
             Some(command)
-                if command.accepts(ranges.len())
+                if place.is_accepted
                     && (!command.flags.contains(Flags::MOVABLEKEYS) || !place.keys.is_empty()) =>
             {
                 let keys = &self.keys[place.keys.clone()];
@@ -706,7 +701,7 @@ impl Parsed {
 }
 
 /// Executes a request, unless it must wait.
-#[inline]
+#[inline(always)]
 fn execute(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
     connection.last_command = Some(request.command);
     let flow = route(node, connection, request);

@@ -434,7 +434,7 @@ impl Node {
 
     /// Executes a request whose keys are all on this core, now or once they are free. `is_ordered`: it must not pass
     /// unfinished writes of its connection.
-    #[inline]
+    #[inline(always)]
     pub fn submit(
         &mut self,
         origin: Origin,
@@ -455,7 +455,7 @@ impl Node {
     }
 
     /// Executes a request whose keys are all on this core and free.
-    #[inline]
+    #[inline(always)]
     pub(super) fn execute(
         &mut self,
         origin: Origin,

@@ -162,7 +162,7 @@ fn refuse(node: &mut Node, connection: &mut Connection, command: &'static Comman
     Flow::Next
 }
 
-#[inline]
+#[inline(always)]
 fn to_owner(
     node: &mut Node,
     connection: &mut Connection,
