@@ -2,7 +2,9 @@
 //!
 //! # Invariants
 //!
-//! - One piece at a time is on its way to a peer. What is lost is asked for: the receiver says how much it has.
+//! - As many pieces are on their way to a peer as a window holds (`outgoing.rs`). What is lost is asked for: the receiver
+//!   says how much it has.
+//! - A receiver takes pieces in order, and no more than a window of them before they are stored.
 //! - A receiver joins only pieces of one snapshot of one sender: two replicas' snapshots of one index may differ in
 //!   their bytes.
 //! - From the last piece until the snapshot is installed the log does not change, nothing is handed out to be
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use super::Raft;
 use crate::{
     Body, Index, ReplicaId, SnapshotMeta, SnapshotRead, SnapshotWrite, Term, mutation::Mutation,
-    progress::SnapshotStep,
+    outgoing::SnapshotStep,
 };
 
 /// A snapshot that comes.
@@ -103,7 +105,7 @@ impl Raft {
             return;
         }
         outgoing.meta = Some(meta.clone());
-        outgoing.step = SnapshotStep::Sent { since_ns: now_ns };
+        outgoing.sent(bytes.len() as u64, is_last, now_ns);
         self.send(peer, Body::Snapshot { meta, offset, bytes, is_last });
     }
 
@@ -128,9 +130,10 @@ impl Raft {
         term: Term,
         next_offset: u64,
     ) {
+        let (now_ns, pieces_max) = (self.now_ns, self.config.snapshot_window_pieces());
         let Some(outgoing) = self.hear(from).and_then(|progress| progress.outgoing.as_mut()) else { return };
         if outgoing.is(index, term) {
-            outgoing.go_on(next_offset);
+            outgoing.answered(next_offset, now_ns, pieces_max);
         }
     }
 }
@@ -163,6 +166,10 @@ impl Raft {
             }
             return;
         }
+        if handed > stored && handed - stored >= self.config.snapshot_window_bytes as u64 {
+            // As good as lost: no leader that is set up like this replica sends it so early.
+            return;
+        }
         let handed = piece.offset + piece.bytes.len() as u64;
         let is_complete = piece.is_last;
         self.incoming = Some(Incoming { from, meta: piece.meta.clone(), stored, handed, is_complete });
@@ -173,12 +180,12 @@ impl Raft {
     /// pieces must be stored in the order in which they came.
     pub fn snapshot_stored(&mut self, index: Index, term: Term, next_offset: u64) {
         let Some(incoming) = &mut self.incoming else { return };
-        if !incoming.is(index, term) || next_offset > incoming.handed {
+        if !incoming.is(index, term) || !(incoming.stored + 1..=incoming.handed).contains(&next_offset) {
             return;
         }
-        incoming.stored = incoming.stored.max(next_offset);
+        incoming.stored = next_offset;
         let from = incoming.from;
-        if !incoming.is_complete && incoming.stored == incoming.handed && self.leader == Some(from) {
+        if !incoming.is_complete && self.leader == Some(from) {
             self.send(from, Body::SnapshotReply { index, term, next_offset });
         }
     }
@@ -206,15 +213,20 @@ impl Raft {
     }
 
     /// The driver cannot store the snapshot that comes, or cannot load it and still has the state machine as it was.
-    /// The leader begins anew once it asks.
+    /// The leader begins anew once it asks. Pieces that came behind and were not handed out are dropped.
     pub fn snapshot_failed(&mut self, index: Index, term: Term) {
-        self.incoming.take_if(|incoming| incoming.is(index, term));
+        if self.incoming.take_if(|incoming| incoming.is(index, term)).is_some() {
+            self.snapshot_writes.clear();
+        }
     }
 
     /// The driver does not take the snapshot that comes, because [`Self::keeps_log`]. What a snapshot covers is committed, so
     /// what the log has up to there is, and agrees with every leader's: it goes on from that.
     pub fn snapshot_needless(&mut self, index: Index, term: Term) {
         let taken = self.incoming.take_if(|incoming| incoming.is(index, term));
+        if taken.is_some() {
+            self.snapshot_writes.clear();
+        }
         if taken.is_some() && self.log.term_at(index) == Some(term) {
             self.commit_to(index);
             self.following.agree(self.commit_index);
