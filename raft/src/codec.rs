@@ -26,9 +26,11 @@
 //! membership as Membership::encode
 //! ```
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt};
 
-use crate::{Body, Entry, EntryKind, Index, Membership, Message, ReplicaId, SnapshotMeta, Term};
+use crate::{
+    Body, Entry, EntryKind, Index, Lists, Membership, Message, Payloads, ReplicaId, SnapshotMeta, Term,
+};
 
 /// Bytes of an entry without its payload.
 const ENTRY_BYTES: usize = 8 + 8 + 8 + 1 + 1 + 4;
@@ -165,16 +167,34 @@ fn encode_entry(entry: &Entry, writer: &mut Writer<'_>) {
 ///
 /// The bytes end before the message does, or are none.
 pub fn decode(bytes: &[u8]) -> Result<(Message, usize), DecodeError> {
+    decode_with(bytes, &mut Payloads::default(), &mut Lists::default())
+}
+
+/// As [`decode`], with payloads that the replica's `payloads` makes, and one of the `lists` if it brings entries.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn decode_with(
+    bytes: &[u8],
+    payloads: &mut Payloads,
+    lists: &mut Lists,
+) -> Result<(Message, usize), DecodeError> {
     let mut reader = Reader::new(bytes);
     let kind = reader.u8()?;
     let from = ReplicaId(reader.u64()?);
     let to = ReplicaId(reader.u64()?);
     let term = reader.u64()?;
-    let body = decode_body(kind, &mut reader)?;
+    let body = decode_body(kind, &mut reader, payloads, lists)?;
     Ok((Message { from, to, term, body }, bytes.len() - reader.remaining()))
 }
 
-fn decode_body(kind: u8, reader: &mut Reader<'_>) -> Result<Body, DecodeError> {
+fn decode_body(
+    kind: u8,
+    reader: &mut Reader<'_>,
+    payloads: &mut Payloads,
+    lists: &mut Lists,
+) -> Result<Body, DecodeError> {
     Ok(match kind {
         0 => Body::PreVote { last_index: reader.u64()?, last_term: reader.u64()? },
         1 => Body::PreVoteReply { granted: reader.flag()? },
@@ -184,7 +204,8 @@ fn decode_body(kind: u8, reader: &mut Reader<'_>) -> Result<Body, DecodeError> {
             let prev_index = reader.u64()?;
             let prev_term = reader.u64()?;
             let commit = reader.u64()?;
-            Body::Append { prev_index, prev_term, commit, entries: decode_entries(prev_index, reader)? }
+            let entries = decode_entries(prev_index, reader, payloads, lists)?;
+            Body::Append { prev_index, prev_term, commit, entries }
         }
         5 => Body::AppendReply { match_index: reader.u64()? },
         6 => Body::AppendReject {
@@ -202,7 +223,7 @@ fn decode_body(kind: u8, reader: &mut Reader<'_>) -> Result<Body, DecodeError> {
             },
             offset: reader.u64()?,
             is_last: reader.flag()?,
-            bytes: reader.bytes()?,
+            bytes: reader.bytes()?.into(),
         },
         10 => Body::SnapshotReply { index: reader.u64()?, term: reader.u64()?, next_offset: reader.u64()? },
         11 => Body::Stale,
@@ -221,7 +242,12 @@ fn decode_body(kind: u8, reader: &mut Reader<'_>) -> Result<Body, DecodeError> {
     })
 }
 
-fn decode_entries(prev_index: Index, reader: &mut Reader<'_>) -> Result<Vec<Entry>, DecodeError> {
+fn decode_entries(
+    prev_index: Index,
+    reader: &mut Reader<'_>,
+    payloads: &mut Payloads,
+    lists: &mut Lists,
+) -> Result<Vec<Entry>, DecodeError> {
     let count = reader.u32()? as usize;
     if reader.remaining() / ENTRY_BYTES < count {
         return Err(DecodeError::Short);
@@ -230,10 +256,22 @@ fn decode_entries(prev_index: Index, reader: &mut Reader<'_>) -> Result<Vec<Entr
     if prev_index.checked_add(count as u64 + 1).is_none() {
         return Err(DecodeError::Invalid);
     }
-    (0..count as u64).map(|nth| decode_entry(prev_index + 1 + nth, reader)).collect()
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let mut entries = lists.take();
+    entries.reserve(count);
+    for nth in 0..count as u64 {
+        entries.push(decode_entry(prev_index + 1 + nth, reader, payloads)?);
+    }
+    Ok(entries)
 }
 
-fn decode_entry(index: Index, reader: &mut Reader<'_>) -> Result<Entry, DecodeError> {
+fn decode_entry(
+    index: Index,
+    reader: &mut Reader<'_>,
+    payloads: &mut Payloads,
+) -> Result<Entry, DecodeError> {
     let term: Term = reader.u64()?;
     let timestamp_ms = reader.u64()?;
     let seed = reader.u64()?;
@@ -246,9 +284,10 @@ fn decode_entry(index: Index, reader: &mut Reader<'_>) -> Result<Entry, DecodeEr
     let payload = reader.bytes()?;
     match kind {
         EntryKind::Empty if !payload.is_empty() => return Err(DecodeError::Invalid),
-        EntryKind::Membership if Membership::decode(&payload).is_err() => return Err(DecodeError::Invalid),
+        EntryKind::Membership if Membership::decode(payload).is_err() => return Err(DecodeError::Invalid),
         _ => {}
     }
+    let payload = payloads.copy(payload);
     Ok(Entry { index, term, timestamp_ms, seed, kind, payload })
 }
 
@@ -320,11 +359,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn bytes(&mut self) -> Result<Arc<[u8]>, DecodeError> {
+    fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = self.u32()? as usize;
         let (taken, rest) = self.bytes.split_at_checked(length).ok_or(DecodeError::Short)?;
         self.bytes = rest;
-        Ok(taken.into())
+        Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {

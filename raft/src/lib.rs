@@ -41,6 +41,9 @@
 //! committed unless the leader is deposed; the driver learns by watching its index, see [`Raft::propose`]. A replica
 //! sends no one's proposals on.
 //!
+//! **Memory.** A driver that is done with a list of entries gives it to [`Ready::lists`], from which the next ones are taken, and one
+//! that makes payloads with [`Payloads`] has many of them in one allocation: then entries allocate next to nothing.
+//!
 //! **Reads** are refused, or accepted and then answered or failed, each once. A read that may be served at an index
 //! waits until that is applied. A follower's reads ask the leader.
 //!
@@ -84,6 +87,7 @@ pub mod membership;
 pub mod message;
 pub mod mutation;
 mod outgoing;
+pub mod payload;
 pub mod progress;
 mod raft;
 mod random;
@@ -93,9 +97,10 @@ pub mod types;
 pub use codec::DecodeError;
 pub use membership::Membership;
 pub use message::{Body, Message};
+pub use payload::{Payload, Payloads};
 pub use progress::{Progress, ProgressState};
 pub use raft::Raft;
-pub use ready::{Fetch, ReadState, Ready, SnapshotRead, SnapshotWrite, Write};
+pub use ready::{Fetch, Lists, ReadState, Ready, SnapshotRead, SnapshotWrite, Write};
 pub use types::{
     AppliedLog, Config, Durability, ENTRY_OVERHEAD_BYTES, Entry, EntryKind, HardState, Index, Proposal,
     ProposeError, ReadMode, ReadOutcome, ReplicaId, Restored, Role, SnapshotMeta, Term,

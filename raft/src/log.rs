@@ -147,9 +147,9 @@ impl Log {
         self.cached.range(begin..end)
     }
 
-    /// Entries from `from` on, which is in memory or behind the last one: the first, and more as long as their cost
-    /// together stays within `bytes_max`.
-    pub(crate) fn batch(&self, from: Index, bytes_max: usize) -> Vec<Entry> {
+    /// Adds to `entries` those from `from` on, which is in memory or behind the last one: the first, and more as long as their
+    /// cost together stays within `bytes_max`.
+    pub(crate) fn batch(&self, from: Index, bytes_max: usize, entries: &mut Vec<Entry>) {
         let candidates = || self.cached_range(from, self.last_index + 1);
         let mut bytes = 0;
         let fits = |entry: &&Entry| {
@@ -158,9 +158,7 @@ impl Log {
             is_first || bytes <= bytes_max
         };
         let count = candidates().take_while(fits).count();
-        let mut entries = Vec::with_capacity(count);
         entries.extend(candidates().take(count).cloned());
-        entries
     }
 
     /// Adds an entry behind the last one.
@@ -302,6 +300,12 @@ mod tests {
         let entries = (3..).zip(terms).map(|(index, &term)| entry(index, term)).collect();
         let restored = Restored { snapshot: meta(2, 1), entries, ..Restored::default() };
         Log::new(restored, AppliedLog::default(), cache_bytes_max)
+    }
+
+    fn batch(log: &Log, from: Index, bytes_max: usize) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        log.batch(from, bytes_max, &mut entries);
+        entries
     }
 
     fn terms(log: &Log) -> Vec<Option<Term>> {
@@ -448,7 +452,7 @@ mod tests {
         log.evict(4);
         assert_eq!(log.first_cached(), 5);
         log.append(entry(5, 1));
-        assert_eq!(log.batch(5, 0), [entry(5, 1)]);
+        assert_eq!(batch(&log, 5, 0), [entry(5, 1)]);
         log.compact(3);
         assert_eq!(terms(&log), [None, None, Some(1), Some(1), Some(1), None]);
     }
@@ -457,7 +461,7 @@ mod tests {
     fn a_batch_has_one_entry_and_more_while_they_fit() {
         let log = log(&[1, 1, 1, 1], 0);
         let indexes =
-            |from, bytes| log.batch(from, bytes).iter().map(|entry| entry.index).collect::<Vec<_>>();
+            |from, bytes| batch(&log, from, bytes).iter().map(|entry| entry.index).collect::<Vec<_>>();
         assert_eq!(indexes(3, 0), [3]);
         assert_eq!(indexes(3, 199), [3]);
         assert_eq!(indexes(3, 200), [3, 4]);

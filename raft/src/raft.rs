@@ -262,27 +262,28 @@ impl Raft {
 
 /// Messages.
 impl Raft {
-    /// Takes a message from another replica: of its group or not, in any order, as often as it comes.
+    /// Takes a message from another replica: of its group or not, in any order, as often as it comes. The list of entries that
+    /// it brought comes back to be used again.
     ///
     /// # Panics
     ///
     /// Panics if the message shows that a promise was broken: two leaders in one term, a leader that contradicts what
     /// is committed, a peer that lost what it acknowledged.
-    pub fn step(&mut self, now_ns: u64, message: Message) {
+    pub fn step(&mut self, now_ns: u64, message: Message) -> Vec<Entry> {
         self.advance_clock(now_ns);
         let Message { from, to, term, body } = message;
         if to != self.config.id || from == self.config.id {
-            return;
+            return Vec::new();
         }
         if term < self.term {
             self.answer_lower_term(from, &body);
-            return;
+            return Vec::new();
         }
         if term > self.term {
             match body {
                 // The term is only asked for.
                 Body::PreVote { .. } | Body::PreVoteReply { granted: true } => {}
-                Body::Vote { is_transfer, .. } if self.ignores_elections(is_transfer) => return,
+                Body::Vote { is_transfer, .. } if self.ignores_elections(is_transfer) => return Vec::new(),
                 _ => self.enter_term(term),
             }
         }
@@ -295,9 +296,10 @@ impl Raft {
                 self.handle_vote(from, last_index, last_term, is_transfer);
             }
             Body::VoteReply { granted } => self.handle_vote_reply(from, granted),
-            Body::Append { prev_index, prev_term, commit, entries } => {
+            Body::Append { prev_index, prev_term, commit, mut entries } => {
                 self.follow(from);
-                self.handle_append(from, prev_index, prev_term, commit, entries);
+                self.handle_append(from, prev_index, prev_term, commit, &mut entries);
+                return entries;
             }
             Body::AppendReply { match_index } => self.handle_append_reply(from, match_index),
             Body::AppendReject { prev_index, hint_index, hint_term } => {
@@ -323,6 +325,7 @@ impl Raft {
             Body::ReadIndex { context } => self.handle_read_index(from, context),
             Body::ReadIndexReply { context, index } => self.handle_read_index_reply(from, context, index),
         }
+        Vec::new()
     }
 
     /// The sender is behind. Leaders are told, so that they step down, and so are those who ask for an election.
@@ -400,7 +403,7 @@ impl Raft {
         if self.role == Role::Leader {
             self.start_read_round();
             self.send_heartbeats();
-            self.send_to_peers(&mut ready.fetches, &mut ready.snapshot_reads);
+            self.send_to_peers(ready);
         } else {
             self.release_votes();
             self.acknowledge();

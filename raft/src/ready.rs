@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Entry, HardState, Index, Message, ReplicaId, SnapshotMeta, Term};
+use crate::{Body, Entry, HardState, Index, Message, ReplicaId, SnapshotMeta, Term};
 
 /// What is to be done, all of it since the last one. Kept by the driver and filled again, so that nothing is
 /// allocated anew.
@@ -26,6 +26,46 @@ pub struct Ready {
     /// A piece of a snapshot that came: [`crate::Raft::snapshot_stored`], and after the last one
     /// [`crate::Raft::snapshot_installed`].
     pub snapshot_writes: Vec<SnapshotWrite>,
+    /// Where lists of entries come from, and where the driver puts those that it is done with.
+    pub lists: Lists,
+}
+
+/// How many empty lists are kept, and how long they may be. What more entries than that share may be allocated for them.
+const LISTS_MAX: usize = 256;
+const LIST_ENTRIES_MAX: usize = 64;
+
+/// Empty lists of entries, kept so that the next ones are not allocated anew. All are equal: what memory there is changes nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Lists(Vec<Vec<Entry>>);
+
+impl PartialEq for Lists {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Lists {}
+
+impl Lists {
+    /// An empty list.
+    pub fn take(&mut self) -> Vec<Entry> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// Keeps the memory of a list.
+    pub fn give(&mut self, mut list: Vec<Entry>) {
+        list.clear();
+        if (1..=LIST_ENTRIES_MAX).contains(&list.capacity()) && self.0.len() < LISTS_MAX {
+            self.0.push(list);
+        }
+    }
+
+    /// Keeps the memory of a message's list, if it has one.
+    pub fn give_of(&mut self, message: Message) {
+        if let Body::Append { entries, .. } = message.body {
+            self.give(entries);
+        }
+    }
 }
 
 /// What is to be written, as one.

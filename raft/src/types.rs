@@ -1,8 +1,6 @@
 //! The words of Raft: ids, entries, what is durable, how a replica is set up, why a proposal is refused.
 
-use std::sync::Arc;
-
-use crate::Membership;
+use crate::{Membership, Payload};
 
 /// A term. 0 is before the first election.
 pub type Term = u64;
@@ -39,7 +37,7 @@ pub struct Entry {
     /// What it is to Raft.
     pub kind: EntryKind,
     /// Opaque.
-    pub payload: Arc<[u8]>,
+    pub payload: Payload,
 }
 
 impl Entry {
@@ -253,7 +251,7 @@ pub struct Proposal {
     /// The driver's kind of entry.
     pub tag: u8,
     /// Opaque.
-    pub payload: Arc<[u8]>,
+    pub payload: Payload,
 }
 
 /// Where a read stands.

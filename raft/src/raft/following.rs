@@ -58,7 +58,7 @@ impl Raft {
         prev_index: Index,
         prev_term: Term,
         commit: Index,
-        entries: Vec<Entry>,
+        entries: &mut Vec<Entry>,
     ) {
         // What is being installed takes the place of the log: it stays as it is until then.
         if self.is_installing() {
@@ -89,9 +89,9 @@ impl Raft {
     }
 
     /// Takes what the log does not have, in place of what contradicts it.
-    fn take_entries(&mut self, entries: Vec<Entry>) {
+    fn take_entries(&mut self, entries: &mut Vec<Entry>) {
         let compacted = self.log.snapshot().index;
-        for entry in entries {
+        for entry in entries.drain(..) {
             if entry.index <= compacted || self.log.term_at(entry.index) == Some(entry.term) {
                 continue;
             }

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use super::Raft;
-use crate::{Durability, Entry, Index, Ready, Write, mutation::Mutation};
+use crate::{Durability, Index, Ready, Write, mutation::Mutation};
 
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -25,8 +25,6 @@ pub(super) struct Disk {
     synced: Watermark,
     /// Writes that are not synced, oldest first.
     outstanding: VecDeque<Watermark>,
-    /// An empty list for the entries of the next write.
-    spare: Vec<Entry>,
 }
 
 /// A write, and the last entry of the log that is there once it and all earlier ones are.
@@ -48,7 +46,6 @@ impl Disk {
             written: all,
             synced: all,
             outstanding: VecDeque::new(),
-            spare: Vec::new(),
         }
     }
 
@@ -158,17 +155,15 @@ impl Raft {
 
     /// Hands out what is to be written.
     pub(super) fn take_write(&mut self, ready: &mut Ready) {
-        // The list is used again, so that nothing is allocated anew.
         if let Some(write) = ready.write.take() {
-            self.disk.spare = write.entries;
-            self.disk.spare.clear();
+            ready.lists.give(write.entries);
         }
         let last_index = self.log.last_index();
         if !self.disk.has_write(last_index) {
             return;
         }
         let from = self.disk.handed_index + 1;
-        let mut entries = std::mem::take(&mut self.disk.spare);
+        let mut entries = ready.lists.take();
         entries.extend(self.log.cached_range(from, last_index + 1).cloned());
         assert_eq!(entries.len() as u64, last_index + 1 - from, "what was not handed out is in memory");
         let hard_state = self.disk.hard_state_changed.then(|| self.hard_state());

@@ -9,7 +9,7 @@
 
 use super::{Raft, transfer::Transfer};
 use crate::{
-    Body, Entry, EntryKind, Fetch, Index, Message, Progress, ProgressState, ReplicaId, Role, SnapshotRead,
+    Body, Entry, EntryKind, Fetch, Index, Lists, Message, Progress, ProgressState, Ready, ReplicaId, Role,
     Term, mutation::Mutation,
 };
 
@@ -218,43 +218,47 @@ impl Raft {
     }
 
     /// Sends each peer what it lacks and may get now.
-    pub(super) fn send_to_peers(&mut self, fetches: &mut Vec<Fetch>, snapshot_reads: &mut Vec<SnapshotRead>) {
+    pub(super) fn send_to_peers(&mut self, ready: &mut Ready) {
         for nth in 0..self.leading.peers.len() {
             let is_probing = self.leading.peers[nth].progress.may_probe();
             let is_replicating = self.leading.peers[nth].progress.state() == ProgressState::Replicate;
             if (is_probing || is_replicating) && self.lacks_compacted(&self.leading.peers[nth].progress) {
                 self.leading.peers[nth].progress.send_snapshot();
             } else if is_probing {
-                self.probe(nth);
+                self.probe(nth, &mut ready.lists);
             } else if is_replicating {
-                self.replicate(nth, fetches);
+                self.replicate(nth, ready);
             }
-            self.send_snapshot_step(nth, snapshot_reads);
+            self.send_snapshot_step(nth, &mut ready.snapshot_reads);
         }
     }
 
     /// Asks where the logs agree. Entries go along if they are in memory; none is read for a question.
-    fn probe(&mut self, nth: usize) {
+    fn probe(&mut self, nth: usize, lists: &mut Lists) {
         let progress = &self.leading.peers[nth].progress;
         let next_index = progress.next_index();
         let takes_entries = progress.probes_with_entries() && next_index >= self.log.first_cached();
-        let entries =
-            if takes_entries { self.log.batch(next_index, self.config.append_bytes_max) } else { Vec::new() };
+        let mut entries = Vec::new();
+        if takes_entries {
+            entries = lists.take();
+            self.log.batch(next_index, self.config.append_bytes_max, &mut entries);
+        }
         self.send_append(nth, entries);
     }
 
     /// Sends as many entries as the window takes, or asks the driver for them.
-    fn replicate(&mut self, nth: usize, fetches: &mut Vec<Fetch>) {
+    fn replicate(&mut self, nth: usize, ready: &mut Ready) {
         while self.may_send_entries(&self.leading.peers[nth].progress) {
             let Peer { id, progress } = &mut self.leading.peers[nth];
             let (next_index, first_cached) = (progress.next_index(), self.log.first_cached());
             if next_index < first_cached {
                 progress.fetch();
                 let bytes_max = self.config.append_bytes_max;
-                fetches.push(Fetch { peer: *id, from: next_index, to: first_cached, bytes_max });
+                ready.fetches.push(Fetch { peer: *id, from: next_index, to: first_cached, bytes_max });
                 break;
             }
-            let entries = self.log.batch(next_index, self.config.append_bytes_max);
+            let mut entries = ready.lists.take();
+            self.log.batch(next_index, self.config.append_bytes_max, &mut entries);
             self.send_append(nth, entries);
         }
         if self.leading.peers[nth].progress.wants_empty_append(self.commit_index) {

@@ -22,8 +22,6 @@
 //!         length u32, payload
 //! ```
 
-use std::sync::Arc;
-
 use duva_raft::{Entry, EntryKind, HardState, Membership, ReplicaId, SnapshotMeta};
 
 use super::{
@@ -159,7 +157,7 @@ fn decode_entry(index: u64, reader: &mut Reader<'_>) -> Result<Entry, DecodeErro
         (2, tag) => EntryKind::Data(tag),
         _ => return Err(DecodeError::Invalid("no entry is of this kind")),
     };
-    let payload = Arc::from(reader.bytes()?);
+    let payload = reader.bytes()?.into();
     Ok(Entry { index, term, timestamp_ms, seed, kind, payload })
 }
 
@@ -190,7 +188,7 @@ mod tests {
             timestamp_ms: 1_700_000_000_000,
             seed: 5,
             kind,
-            payload: Arc::from(payload),
+            payload: payload.into(),
         };
         ClusterFile {
             number: 1,

@@ -1,7 +1,5 @@
 //! What a new cluster of one node is made of, for every log that can be on its disk.
 
-use std::sync::Arc;
-
 use duva_raft::{AppliedLog, Entry};
 
 use super::{
@@ -156,8 +154,7 @@ fn who_is_alone_already_stays_as_it_is() {
     has_something(&|_, logs| logs[1].membership.learners = vec![replica(7, 5)]);
     has_something(&|_, logs| logs[0].membership.outgoing = vec![replica(7, 5)]);
     has_something(&|file, _| {
-        let payload: Arc<[u8]> =
-            Membership::new(&[replica(OWN, 1), replica(7, 1)], &[]).unwrap().encode().into();
+        let payload = Membership::new(&[replica(OWN, 1), replica(7, 1)], &[]).unwrap().encode().into();
         let kind = EntryKind::Membership;
         file.entries = vec![Entry { index: 11, term: 6, timestamp_ms: 0, seed: 0, kind, payload }];
     });

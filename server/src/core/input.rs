@@ -226,11 +226,7 @@ impl<I: Io> Core<I> {
         let Some(connection) = self.connections.get_mut(token) else { return (0..0, Stop::Waits) };
         let node = &mut self.node;
         let parsed = &mut self.parsed;
-        if connection.output.capacity() == 0
-            && let Some(buffer) = self.spare_outputs.pop()
-        {
-            connection.output = buffer;
-        }
+        Self::provide_output(connection, &mut self.spare_outputs);
         if let Some(mut stalled) = connection.stalled.take() {
             match execute(node, connection, &mut stalled.view()) {
                 Flow::Next => {}

@@ -45,6 +45,16 @@ impl<I: Io> Core<I> {
         }
     }
 
+    /// Gives a connection that is about to write replies one of the empty buffers, if it has none.
+    #[inline]
+    pub(super) fn provide_output(connection: &mut Connection, spare_outputs: &mut Vec<Vec<u8>>) {
+        if connection.output.capacity() == 0
+            && let Some(buffer) = spare_outputs.pop()
+        {
+            connection.output = buffer;
+        }
+    }
+
     /// Whether a connection has too many unread replies to execute more: any, while none may leave.
     pub(super) fn is_choked(&mut self, token: Token) -> bool {
         let (total, is_ahead) = (self.unread_bytes, self.is_ahead);
@@ -232,6 +242,7 @@ impl<I: Io> Core<I> {
         if reply.first() == Some(&b'-') {
             self.node.stats.errors.count(reply);
         }
+        Self::provide_output(connection, &mut self.spare_outputs);
         connection.replies.complete(sequence, reply, &mut connection.output);
         if ends_fence {
             connection.state.remove(State::FENCED.and(State::WAITING));

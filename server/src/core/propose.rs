@@ -159,14 +159,12 @@ impl Node {
     /// Applies what is committed, in order, and answers it; what never will be is answered with an error.
     pub(super) fn apply_committed(&mut self) {
         'groups: while let Some(mut group) = self.log.as_deref_mut().and_then(Log::take_committed) {
-            let mut items = std::mem::take(&mut group.items).into_iter();
-            while let Some(item) = items.as_slice().first() {
+            while let Some(item) = group.items.pop_front() {
                 if self.must_not_apply(view(&mut group.batch, &item.packed).keys) {
-                    group.items = items.collect();
+                    group.items.push_front(item);
                     self.log.as_deref_mut().expect("it was here above").put_committed_back(group);
                     break 'groups;
                 }
-                let Some(item) = items.next() else { break };
                 let mut request = view(&mut group.batch, &item.packed);
                 match item.what {
                     What::Write(handler, proposal) => {

@@ -104,18 +104,9 @@ impl Request<'_> {
 
     /// The same request in memory of its own; large arguments move.
     pub fn to_owned(&mut self) -> OwnedRequest {
-        let mut bytes = Vec::with_capacity(self.bytes.len());
-        let mut large = Vec::new();
-        let mut ranges = Vec::with_capacity(self.ranges.len());
-        copy_arguments(self, 0..self.ranges.len(), Large::Move, &mut bytes, &mut large, &mut ranges);
-        OwnedRequest {
-            command: self.command,
-            bytes,
-            ranges,
-            keys: self.keys.to_vec(),
-            large,
-            mode: self.mode,
-        }
+        let mut owned = OwnedRequest::empty();
+        owned.set(self);
+        owned
     }
 }
 
@@ -187,6 +178,22 @@ impl OwnedRequest {
             large: Vec::new(),
             mode: Mode { database: 0, protocol: Protocol::Resp2, touch: false, reading: Reading::Leader },
         }
+    }
+
+    /// Becomes the same as `request`, in the memory that it has; large arguments move.
+    fn set(&mut self, request: &mut Request<'_>) {
+        let Self { command, bytes, ranges, keys, large, mode } = self;
+        (*command, *mode) = (request.command, request.mode);
+        bytes.clear();
+        ranges.clear();
+        keys.clear();
+        large.clear();
+        // There may be much else beside its own arguments.
+        let own = request.ranges.iter().filter(|range| range.0 != LARGE_ARGUMENT);
+        bytes.reserve(own.map(|range| range.1 as usize).sum());
+        ranges.reserve(request.ranges.len());
+        copy_arguments(request, 0..request.ranges.len(), Large::Move, bytes, large, ranges);
+        keys.extend_from_slice(request.keys);
     }
 
     /// Some arguments of `request`, with the keys whose ordinal numbers are `keys`.
@@ -292,5 +299,35 @@ impl OwnedRequest {
     /// How many arguments there are.
     pub fn argument_count(&self) -> usize {
         self.ranges.len()
+    }
+}
+
+/// How many requests are kept for the memory that they have, and how much each may have, in bytes, arguments and keys.
+const SPARE_REQUESTS_MAX: usize = 1024;
+const SPARE_BYTES_MAX: usize = 1024;
+const SPARE_ARGUMENTS_MAX: usize = 16;
+
+/// Requests that were in memory of their own and are not needed any more: the next ones take their places.
+#[derive(Default)]
+pub struct SpareRequests(
+    #[allow(clippy::vec_box, reason = "whoever has a request has it in a box")] Vec<Box<OwnedRequest>>,
+);
+
+impl SpareRequests {
+    /// As [`Request::to_owned`].
+    pub fn own(&mut self, request: &mut Request<'_>) -> Box<OwnedRequest> {
+        let mut owned = self.0.pop().unwrap_or_else(|| Box::new(OwnedRequest::empty()));
+        owned.set(request);
+        owned
+    }
+
+    /// Takes one that is not needed any more.
+    pub fn give(&mut self, mut request: Box<OwnedRequest>) {
+        let is_small = request.bytes.capacity() <= SPARE_BYTES_MAX
+            && request.ranges.capacity().max(request.keys.capacity()) <= SPARE_ARGUMENTS_MAX;
+        if is_small && self.0.len() < SPARE_REQUESTS_MAX {
+            request.large = Vec::new();
+            self.0.push(request);
+        }
     }
 }

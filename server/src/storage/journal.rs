@@ -19,7 +19,7 @@ use duva_persist::{
     recovery::{self, Directory, EntryKind, Replayed, Scan, ScanOptions, Unfinished},
 };
 
-use duva_raft::{AppliedLog, ReplicaId};
+use duva_raft::{AppliedLog, Payload, ReplicaId};
 
 use super::{
     Birth, CoreLoad, EarlierSegment, EarlierSegments, ShardLog, SnapshotHeader, exists,
@@ -548,7 +548,7 @@ impl JournalStore {
 }
 
 /// A record that a journal begins with, and its payload.
-type FirstRecord = (Record, Arc<[u8]>);
+type FirstRecord = (Record, Payload);
 
 /// Makes replicas, by shard, the only members of their groups; returns the entries that say so, for the logs that did not yet.
 fn make_alone(
@@ -566,7 +566,7 @@ fn make_alone(
             let state = &mut states[usize::from(shard)];
             (state.term, state.vote) = (log.term.into(), log.vote.into());
             let record = Record { index: entry.index, term: entry.term, ..Record::new(entry.kind, shard) };
-            records.push((record, Arc::clone(&entry.payload)));
+            records.push((record, entry.payload.clone()));
         }
     }
     Ok(records)

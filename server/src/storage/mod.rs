@@ -38,7 +38,7 @@ use duva_persist::{
     recovery::Unfinished,
 };
 
-use duva_raft::{AppliedLog, Membership, ReplicaId};
+use duva_raft::{AppliedLog, Membership, Payload, ReplicaId};
 
 use crate::{
     cluster::recover::LogSummary,
@@ -162,7 +162,7 @@ pub struct LogEntry {
     /// What it is: an entry, a tick, or a membership.
     pub kind: Kind,
     /// Its payload.
-    pub payload: Arc<[u8]>,
+    pub payload: Payload,
 }
 
 impl Store {

@@ -234,6 +234,7 @@ impl Node {
             self.observed =
                 read.request.mode.reading.is_tracked().then(|| near::at(group.shard, &group.raft, applied));
             self.execute_waiting(read.asked, &mut read.request.view());
+            groups.requests.give(read.request);
         }
     }
 
@@ -262,12 +263,8 @@ impl Node {
             }
             let timestamp_ms = now_ms.max(group.proposed_ms);
             const { assert!(of_entry(TAG_TICK) == FIRST) };
-            let proposal = duva_raft::Proposal {
-                timestamp_ms,
-                seed: 0,
-                tag: TAG_TICK,
-                payload: std::sync::Arc::default(),
-            };
+            let proposal =
+                duva_raft::Proposal { timestamp_ms, seed: 0, tag: TAG_TICK, payload: Default::default() };
             match group.raft.propose(groups.now_ns, proposal) {
                 Ok((index, _)) => {
                     group.proposed_ms = timestamp_ms;

@@ -11,9 +11,8 @@
 //! what is sent to who leads now. Once one is refused, so is all that its sender sent behind it: the sender waits for its
 //! replies, and begins anew with one that says that it is the first.
 
-use std::collections::BTreeMap;
-
 use duva_engine::{Protocol, Settings};
+use hashbrown::HashMap;
 
 use super::Asked;
 use crate::cluster::session::Position;
@@ -152,18 +151,17 @@ pub(super) struct Forwarded {
 }
 
 /// The requests that other nodes have, by the number that names them there.
-#[derive(Default)]
 pub(super) struct Forwards {
     last: u64,
-    by_id: BTreeMap<u64, Forwarded>,
+    by_id: HashMap<u64, Forwarded, ahash::RandomState>,
 }
 
 impl Forwards {
-    /// Numbers go on from here: at random in every start, so that the reply to a request of an earlier one, which may come
-    /// late and on a new link, is not taken for one to a request of this one.
-    pub(super) fn begin_at(&mut self, seed: u64) {
+    /// None. Numbers are at random in every start, so that the reply to a request of an earlier one, which may come late and on a
+    /// new link, is not taken for one to a request of this one.
+    pub(super) fn new(seed: u64) -> Self {
         // So many can follow that they never wrap around.
-        self.last = seed >> 1;
+        Self { last: seed >> 1, by_id: HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4)) }
     }
 
     /// The next number.
@@ -190,7 +188,8 @@ impl Forwards {
     /// Takes those that meet a condition, in the order in which they were sent.
     pub(super) fn take_if(&mut self, mut condition: impl FnMut(&Forwarded) -> bool) -> Vec<Forwarded> {
         let meets = self.by_id.iter().filter(|(_, forwarded)| condition(forwarded));
-        let ids: Vec<u64> = meets.map(|(id, _)| *id).collect();
+        let mut ids: Vec<u64> = meets.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
         ids.into_iter().filter_map(|id| self.by_id.remove(&id)).collect()
     }
 

@@ -46,14 +46,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use duva_engine::{TransactionName, command::Handler};
 use duva_raft::{
-    AppliedLog, Config, Durability, Entry, HardState, Membership, Raft, ReadMode, Ready, ReplicaId, Restored,
-    SnapshotMeta, SnapshotRead,
+    AppliedLog, Config, Durability, Entry, HardState, Membership, Payload, Payloads, Raft, ReadMode, Ready,
+    ReplicaId, Restored, SnapshotMeta, SnapshotRead,
 };
 
 use super::{
     log::{payload::Decoder, replicated::TAG_COMMAND},
     node::Origin,
-    request::{Mode, OwnedRequest},
+    request::{Mode, OwnedRequest, SpareRequests},
 };
 use crate::cluster::GENESIS_REPLICA;
 use departed::Returning;
@@ -159,7 +159,7 @@ struct Pending {
     term: u64,
     asked: Asked,
     mode: Mode,
-    payload: std::sync::Arc<[u8]>,
+    payload: Payload,
     /// When its patience ends, once this replica does not lead any more.
     deadline_ns: u64,
 }
@@ -182,6 +182,8 @@ struct WaitingRead {
 pub(super) struct Group {
     shard: u16,
     raft: Raft,
+    /// Makes its entries' payloads.
+    payloads: Payloads,
     is_dirty: bool,
     /// When somebody asked for something that is its leader's, in monotonic nanoseconds.
     asked_ns: u64,
@@ -286,6 +288,8 @@ pub struct Groups {
     forwards: Forwards,
     /// Nodes and shards of which a request was refused, and all that follows until the node begins anew.
     refused: BTreeSet<(u32, u16)>,
+    /// Memory of requests that waited here.
+    requests: SpareRequests,
     waiting_bytes: usize,
     /// Bytes of entries of all groups that are committed and not applied.
     committed_bytes: usize,
@@ -333,8 +337,6 @@ pub struct Counts {
 impl Groups {
     /// No group yet, of `shards` shards. `seed` is another one in every start.
     pub fn new(options: GroupOptions, shards: usize, seed: u64) -> Self {
-        let mut forwards = Forwards::default();
-        forwards.begin_at(seed);
         Self {
             options,
             by_shard: (0..shards).map(|_| None).collect(),
@@ -355,8 +357,9 @@ impl Groups {
             fanouts: BTreeMap::new(),
             next_context: 0,
             next_order: 0,
-            forwards,
+            forwards: Forwards::new(seed),
             refused: BTreeSet::new(),
+            requests: SpareRequests::default(),
             waiting_bytes: 0,
             committed_bytes: 0,
             decoder: Decoder::default(),
@@ -394,6 +397,7 @@ impl Groups {
         self.by_shard[usize::from(shard)] = Some(Box::new(Group {
             shard,
             raft,
+            payloads: Payloads::default(),
             is_dirty: false,
             asked_ns: 0,
             is_unhurried: false,

@@ -229,7 +229,7 @@ impl Node {
             self.executor.read_ms = self.read_time_ms(shard);
             return Course::Execute;
         }
-        let request = Box::new(request.to_owned());
+        let request = groups.requests.own(request);
         let limit = group.raft.last_index();
         let limit_term = if asked.is_ordered { group.raft.term_at(limit) } else { None };
         group.reads.push_back(WaitingRead { context, index, limit, limit_term, asked, request });
@@ -259,7 +259,7 @@ impl Node {
         let mut bytes = std::mem::take(&mut self.scratch_payload);
         bytes.clear();
         payload::write(request, Selection::All, &self.executor.settings, &mut bytes);
-        let payload: std::sync::Arc<[u8]> = bytes.as_slice().into();
+        let payload = group.payloads.copy(&bytes);
         self.scratch_payload = bytes;
         let seed = self.executor.next_seed();
         // An entry of a later level would have to ask whether the cluster has agreed on it.
@@ -335,7 +335,7 @@ impl Node {
         }
         route.in_flight += 1;
         groups.counts.forwarded += 1;
-        let request = Box::new(request.to_owned());
+        let request = groups.requests.own(request);
         groups.waiting_bytes += request.kept_bytes();
         let deadline_ns = groups.now_ns + PATIENCE_NS;
         groups.patience_ns = groups.patience_ns.min(deadline_ns);
@@ -448,6 +448,7 @@ impl Node {
                 }
             }
             groups.waiting_bytes -= kept_bytes;
+            groups.requests.give(waiting.request);
         }
     }
 
@@ -533,6 +534,7 @@ impl Node {
         } else {
             groups.keep(shard, asked, &mut request.view());
         }
+        groups.requests.give(request);
     }
 }
 
@@ -548,7 +550,7 @@ impl Groups {
     pub(super) fn keep(&mut self, shard: u16, asked: Asked, request: &mut Request<'_>) {
         self.patience_ns = self.patience_ns.min(asked.deadline_ns);
         self.retry_ns = self.retry_ns.min(self.now_ns + REFUSED_REST_NS);
-        let request = Box::new(request.to_owned());
+        let request = self.requests.own(request);
         self.waiting_bytes += request.kept_bytes();
         let waiting = &mut self.routes[usize::from(shard)].waiting;
         let place = waiting.iter().rposition(|other| other.asked.order < asked.order);

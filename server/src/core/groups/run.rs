@@ -135,7 +135,10 @@ impl Node {
 
     fn take_raft_message(&mut self, groups: &mut Groups, from: u32, header: FrameHeader, payload: &[u8]) {
         let shard = header.group;
-        let message = match codec::decode(payload) {
+        let (now_ns, is_behind) = (groups.now_ns, groups.is_behind());
+        let Some(group) = &mut groups.by_shard[usize::from(shard)] else { return };
+        let lists = &mut groups.ready.lists;
+        let message = match codec::decode_with(payload, &mut group.payloads, lists) {
             Ok((message, length)) if length == payload.len() && node_of(message.from) == from => message,
             _ => {
                 tracing::warn!(node = from, shard, "a message of another node's replica cannot be read");
@@ -151,23 +154,20 @@ impl Node {
         if needs_disk && self.is_journal_lost() {
             return;
         }
-        let (now_ns, is_behind) = (groups.now_ns, groups.is_behind());
-        if let Some(group) = &mut groups.by_shard[usize::from(shard)] {
-            // Nor what cannot be applied for now: its leader sends it again.
-            let has_entries = matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty());
-            if is_behind && has_entries && !group.committed.is_empty() {
-                return;
-            }
-            let is_asked = matches!(message.body, Body::TimeoutNow);
-            match message.body {
-                Body::Heartbeat { .. } => group.is_unhurried = header.flags & UNHURRIED != 0,
-                Body::ReadIndex { .. } => group.asked_ns = now_ns,
-                _ => {}
-            }
-            group.raft.step(now_ns, message);
-            groups.counts.taken_over += u64::from(is_asked && group.raft.role() == Role::Candidate);
-            groups.mark_dirty(shard);
+        // Nor what cannot be applied for now: its leader sends it again.
+        let has_entries = matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty());
+        if is_behind && has_entries && !group.committed.is_empty() {
+            return;
         }
+        let is_asked = matches!(message.body, Body::TimeoutNow);
+        match message.body {
+            Body::Heartbeat { .. } => group.is_unhurried = header.flags & UNHURRIED != 0,
+            Body::ReadIndex { .. } => group.asked_ns = now_ns,
+            _ => {}
+        }
+        lists.give(group.raft.step(now_ns, message));
+        groups.counts.taken_over += u64::from(is_asked && group.raft.role() == Role::Candidate);
+        groups.mark_dirty(shard);
     }
 
     fn take_forward_reply(&mut self, groups: &mut Groups, from: u32, shard: u16, payload: &[u8]) {
@@ -194,6 +194,7 @@ impl Node {
                 groups.keep(shard, forwarded.asked, &mut forwarded.request.view());
             }
         }
+        groups.requests.give(forwarded.request);
         if !groups.leavers.is_empty() {
             self.confirm_leaving(groups, from, shard);
         }
@@ -303,7 +304,8 @@ impl Node {
         group.applied_bytes = 0;
         while group.raft.has_ready() {
             group.raft.take_ready(groups.now_ns, ready);
-            for message in ready.messages.drain(..) {
+            let Ready { messages, lists, .. } = &mut *ready;
+            for message in messages.drain(..) {
                 let (to, encode) = (node_of(message.to), |out: &mut Vec<u8>| codec::encode(&message, out));
                 let _ = match message.body {
                     Body::HeartbeatReply { .. } if group.is_unhurried => {
@@ -315,12 +317,13 @@ impl Node {
                     }
                     _ => self.peers.push(to, Kind::Raft, 0, shard, encode),
                 };
+                lists.give_of(message);
             }
             if let Some(write) = ready.write.take()
                 && let Some(log) = &mut self.log
             {
                 group.handed_number = write.number;
-                log.replicate(shard, write);
+                ready.lists.give(log.replicate(shard, write));
             }
             groups.add_committed(group, ready.committed.drain(..));
             for state in ready.reads.drain(..) {

@@ -154,7 +154,7 @@ pub(super) struct Group {
     /// Where its first record lies, at the earliest.
     start: Position,
     pub(super) batch: Batch,
-    pub(super) items: Vec<Item>,
+    pub(super) items: VecDeque<Item>,
     /// Shards with entries in the block, and the last index of each.
     indexes: Vec<(u16, u64)>,
     /// The first timestamp.
@@ -495,7 +495,7 @@ impl Log {
     fn keep(&mut self, origin: Origin, request: &mut Request<'_>, what: What) {
         let packed = self.open.batch.pack(request, Large::Move);
         // Its connection goes on meanwhile, unless it was stopped before: then the origin says so.
-        self.open.items.push(Item { origin, packed, what });
+        self.open.items.push_back(Item { origin, packed, what });
     }
 
     fn append(

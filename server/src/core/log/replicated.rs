@@ -46,10 +46,10 @@ struct Held {
     installed: Option<(u64, u64)>,
 }
 
-/// Writes whose last record is in a block.
+/// A block in which the last records of some writes are.
 struct Closed {
     end: Position,
-    writes: Vec<(u16, u64)>,
+    writes: usize,
 }
 
 /// Where entries lie that are not applied.
@@ -66,11 +66,16 @@ struct Unapplied {
 pub(super) struct Replicated {
     held: VecDeque<Held>,
     held_bytes: usize,
-    open: Vec<(u16, u64)>,
+    /// Shard and number of writes that are appended and not synced, in order.
+    appended: VecDeque<(u16, u64)>,
+    /// How many of them are in the open block, at the end, and which closed blocks hold the others.
+    open: usize,
     closed: VecDeque<Closed>,
-    /// How many of those their groups know to be written.
+    /// Of how many blocks the groups know that they are written, and how many writes those hold.
     written: usize,
-    spare: Vec<Vec<(u16, u64)>>,
+    written_writes: usize,
+    /// The list of the last arrival.
+    spare: Vec<(u16, u64)>,
     /// By shard.
     unapplied: Vec<VecDeque<Unapplied>>,
     /// By shard: where its entries lie.
@@ -104,9 +109,8 @@ impl Replicated {
 
     /// A block was closed that ends at `end`.
     pub(super) fn close(&mut self, end: Position) {
-        if !self.open.is_empty() {
-            let writes = std::mem::replace(&mut self.open, self.spare.pop().unwrap_or_default());
-            self.closed.push_back(Closed { end, writes });
+        if self.open > 0 {
+            self.closed.push_back(Closed { end, writes: std::mem::take(&mut self.open) });
         }
     }
 
@@ -133,13 +137,13 @@ impl Log {
         self.set_fsync(self.fsync);
     }
 
-    /// Takes what a shard's group hands out to be written.
-    pub(in crate::core) fn replicate(&mut self, shard: u16, write: Write) {
+    /// Takes what a shard's group hands out to be written. An empty list comes back for the write's, if that is not needed any more.
+    pub(in crate::core) fn replicate(&mut self, shard: u16, write: Write) -> Vec<Entry> {
         let replicated = &mut self.replicated;
         replicated.make_place(shard);
         replicated.held_bytes += cost_bytes(&write);
         replicated.held.push_back(Held { shard, write, entries: 0, pieces: None, installed: None });
-        self.append_replicated();
+        self.append_replicated()
     }
 
     /// Takes note that a snapshot up to `index` takes the place of a shard, behind all that was taken before.
@@ -157,19 +161,24 @@ impl Log {
         self.append_replicated();
     }
 
-    /// Appends what waits, as far as there is room.
-    pub(in crate::core) fn append_replicated(&mut self) {
+    /// Appends what waits, as far as there is room. The list of the last write that is appended comes back, emptied.
+    pub(in crate::core) fn append_replicated(&mut self) -> Vec<Entry> {
         let mut budget_bytes = FRAGMENT_BYTES_A_TURN;
+        let mut list = Vec::new();
         while let Some(mut held) = self.replicated.held.pop_front() {
             if !self.append_held(&mut held, &mut budget_bytes) {
                 self.replicated.held.push_front(held);
-                return;
+                return list;
             }
             let Held { shard, write, .. } = held;
             self.replicated.held_bytes -= cost_bytes(&write);
-            self.replicated.open.push((shard, write.number));
+            self.replicated.appended.push_back((shard, write.number));
+            self.replicated.open += 1;
+            list = write.entries;
+            list.clear();
         }
         self.tell_committed();
+        list
     }
 
     /// Appends the rest of a write; false: not all of it has room.
@@ -351,24 +360,27 @@ impl Log {
     pub(in crate::core) fn next_arrived(&mut self) -> Option<Arrived> {
         let (written_to, synced_to) = (self.journal.written_to(), self.journal.synced_to());
         let replicated = &mut self.replicated;
-        if let Some(first) = replicated.closed.front().filter(|closed| closed.end <= synced_to) {
-            debug_assert!(!first.writes.is_empty());
-            let Closed { writes, .. } = replicated.closed.pop_front()?;
+        if replicated.closed.front().is_some_and(|first| first.end <= synced_to) {
+            let Closed { writes: count, .. } = replicated.closed.pop_front()?;
             replicated.written = replicated.written.saturating_sub(1);
+            replicated.written_writes = replicated.written_writes.saturating_sub(count);
+            let mut writes = std::mem::take(&mut replicated.spare);
+            writes.extend(replicated.appended.drain(..count));
             return Some(Arrived { writes, is_synced: true });
         }
         let next = replicated.closed.get(replicated.written).filter(|next| next.end <= written_to)?;
+        let first = replicated.written_writes;
         replicated.written += 1;
-        Some(Arrived { writes: next.writes.clone(), is_synced: false })
+        replicated.written_writes += next.writes;
+        let mut writes = std::mem::take(&mut replicated.spare);
+        writes.extend(replicated.appended.range(first..replicated.written_writes));
+        Some(Arrived { writes, is_synced: false })
     }
 
     /// Takes the memory of an arrival back.
     pub(in crate::core) fn end_arrival(&mut self, mut arrived: Arrived) {
-        const SPARE_LISTS: usize = 8;
-        if self.replicated.spare.len() < SPARE_LISTS {
-            arrived.writes.clear();
-            self.replicated.spare.push(arrived.writes);
-        }
+        arrived.writes.clear();
+        self.replicated.spare = arrived.writes;
     }
 
     /// Whether Raft's writes wait for room that is there.
