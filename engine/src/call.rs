@@ -147,12 +147,6 @@ impl Place<'_> {
         self.shard.get(self.database, self.name, self.key, self.now_ms)
     }
 
-    /// Whether there is a live entry: neither a read nor an access.
-    #[inline]
-    pub(crate) fn exists(&mut self) -> bool {
-        self.find().is_some()
-    }
-
     /// Sets the key to a string.
     #[inline]
     pub(crate) fn set(&mut self, value: &[u8], deadline: Deadline) {

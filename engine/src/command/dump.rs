@@ -64,7 +64,7 @@ fn dump(call: &mut Call<'_>) -> Step {
 fn restore(call: &mut Call<'_>) -> Step {
     attempt(call, |call| {
         let options = Options::parse(&call.args)?;
-        if !options.replace && call.first().0.exists() {
+        if !options.replace && call.first().0.take_up().is_some() {
             return Err("BUSYKEY Target key name already exists.".into());
         }
         let deadline_ms = deadline(&call.args, &options, call.now_ms)?;

@@ -100,7 +100,7 @@ fn delete(call: &mut Call<'_>) -> Step {
 }
 
 fn exists(call: &mut Call<'_>) -> Step {
-    count(call, |place| place.read().is_some())
+    count(call, |place| place.peek().is_some())
 }
 
 fn touch(call: &mut Call<'_>) -> Step {
@@ -150,12 +150,13 @@ fn renamenx(call: &mut Call<'_>) -> Step {
 }
 
 /// Moves the first key's value to the second key. `None` without a value; `Some(false)` if the second key exists and must not
-/// be replaced. A key renamed to itself stays as it is.
+/// be replaced. A key renamed to itself stays as it is. Both keys are accessed, the second one if it is looked at.
 fn move_value(call: &mut Call<'_>, replace: bool) -> Option<bool> {
+    call.first().0.take_up()?;
     if call.args.get(1) == call.args.get(2) {
-        return call.first().0.exists().then_some(replace);
+        return Some(replace);
     }
-    if !replace && call.first().0.exists() && call.place(1, 2).0.exists() {
+    if !replace && call.place(1, 2).0.take_up().is_some() {
         return Some(false);
     }
     let value = call.first().0.detach()?;
@@ -199,12 +200,12 @@ pub fn parse_copy(args: &Args<'_>, database: u8) -> Result<CopyOptions, &'static
 fn copy(call: &mut Call<'_>) -> Step {
     attempt(call, |call| {
         let options = parse_copy(&call.args, call.database)?;
-        let is_there = call.first().0.peek().is_some();
-        let is_free = {
+        let is_there = call.first().0.read().is_some();
+        let is_free = is_there && {
             let mut destination = call.place(1, 2).0.in_database(options.database);
-            options.replace || !destination.exists()
+            options.replace || destination.take_up().is_none()
         };
-        let value = if is_there && is_free { call.first().0.duplicate() } else { None };
+        let value = if is_free { call.first().0.duplicate() } else { None };
         let is_copied = value.is_some();
         if let Some(value) = value {
             call.place(1, 2).0.in_database(options.database).attach(value);
@@ -220,7 +221,8 @@ fn move_to_database(call: &mut Call<'_>) -> Step {
         if target == call.database {
             return Err(SAME_OBJECT.into());
         }
-        let is_free = !call.first().0.in_database(target).exists();
+        let is_there = call.first().0.take_up().is_some();
+        let is_free = is_there && call.first().0.in_database(target).take_up().is_none();
         let value = if is_free { call.first().0.detach() } else { None };
         let is_moved = value.is_some();
         if let Some(value) = value {
@@ -274,6 +276,39 @@ mod tests {
             ("RENAMENX b c", ":1"),
             ("TTL c", ":100"),
         ]);
+    }
+
+    #[test]
+    fn what_moves_or_stands_in_the_way_is_accessed() {
+        let mut keyspace = TestKeyspace::new();
+        let mut idle = |line: &str, keys: [&str; 2]| {
+            keyspace.run("MSET a 1 b 2");
+            keyspace.now_ms += 5_000;
+            keyspace.run(line);
+            keys.map(|key| keyspace.run(&format!("OBJECT IDLETIME {key}")))
+        };
+        assert_eq!(idle("RENAME a c", ["c", "b"]), [":0", ":5"]);
+        for line in ["COPY a b", "RENAMENX a b"] {
+            assert_eq!(idle(line, ["a", "b"]), [":0", ":0"], "{line}");
+        }
+        for line in ["RENAME a a", "RENAMENX a a", "MSETNX a 3 b 4", "RESTORE a 0 x"] {
+            assert_eq!(idle(line, ["a", "b"]), [":0", ":5"], "{line}");
+        }
+        for line in ["EXISTS a", "MSETNX missing 3", "RENAMENX none a", "COPY none a"] {
+            assert_eq!(idle(line, ["a", "b"]), [":5", ":5"], "{line}");
+        }
+        keyspace.run("FLUSHALL");
+        keyspace.run("SET a 1");
+        keyspace.now_ms += 5_000;
+        keyspace.check(&[("MOVE a 1", ":1"), ("SET a 2", "+OK")]);
+        keyspace.now_ms += 5_000;
+        assert_eq!(keyspace.run("MOVE a 1"), ":0");
+        keyspace.check(&[("OBJECT IDLETIME a", ":0")]);
+        keyspace.database = 1;
+        keyspace.check(&[("OBJECT IDLETIME a", ":0")]);
+        keyspace.touch = false;
+        keyspace.now_ms += 5_000;
+        keyspace.check(&[("RENAME a b", "+OK"), ("OBJECT IDLETIME b", ":5")]);
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn mset(call: &mut Call<'_>) -> Step {
 fn msetnx(call: &mut Call<'_>) -> Step {
     let is_none_there = (0..call.keys.len()).all(|ordinal| {
         prefetch_from(call, ordinal);
-        !call.place(ordinal, 1 + 2 * ordinal).0.exists()
+        call.place(ordinal, 1 + 2 * ordinal).0.take_up().is_none()
     });
     if is_none_there {
         set_all(call);

@@ -15,7 +15,7 @@
 //! for it any more.
 
 use crate::{
-    Args, Call, Prepared, Protocol, Reply, Settings, Step, TransactionName, Value,
+    Args, Call, Prepared, Protocol, Reply, Settings, Shard, Step, TransactionName, Value,
     rdb::dump_payload,
     transaction::{Ended, distinct_keys},
 };
@@ -298,10 +298,11 @@ fn prepare(call: &mut Call<'_>, name: TransactionName) -> Result<(), &'static st
         return Err("REFUSED another command over several shards holds one of the keys");
     }
     let (database, now_ms) = (call.database, call.now_ms);
+    let find = if call.touch { Shard::touch } else { Shard::get };
     match asked {
         0 => {
             let digits = keys.iter().zip(command.keys.positions(own_count)).map(|(key, position)| {
-                let exists = shard.get(database, argument(position), *key, now_ms).is_some();
+                let exists = find(shard, database, argument(position), *key, now_ms).is_some();
                 if exists { b'1' } else { b'0' }
             });
             let digits: Vec<u8> = digits.collect();
@@ -310,7 +311,7 @@ fn prepare(call: &mut Call<'_>, name: TransactionName) -> Result<(), &'static st
         1 => {
             let position = usize::from(command.keys.first);
             let mut answer = Vec::new();
-            if let Some(entry) = shard.get(database, argument(position), keys[0], now_ms) {
+            if let Some(entry) = find(shard, database, argument(position), keys[0], now_ms) {
                 answer.extend_from_slice(&entry.deadline_ms().unwrap_or(0).to_le_bytes());
                 let Value::String(value) = entry.value();
                 dump_payload(Value::String(value), &mut answer);

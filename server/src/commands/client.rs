@@ -140,7 +140,8 @@ pub(super) fn reply_mode(connection: &mut Connection, request: &mut Request<'_>)
 
 pub(super) fn info(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
     let filter = ClientFilter { ids: vec![connection.id], ..ClientFilter::default() };
-    super::ask(node, connection, request, AdminPurpose::ClientList(filter))
+    let own_id = connection.id;
+    super::ask(node, connection, request, AdminPurpose::ClientList { filter, own_id })
 }
 
 pub(super) fn list(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
@@ -163,7 +164,8 @@ pub(super) fn list(node: &mut Node, connection: &mut Connection, request: &mut R
         }
         _ => return error(connection, SYNTAX),
     }
-    super::ask(node, connection, request, AdminPurpose::ClientList(filter))
+    let own_id = connection.id;
+    super::ask(node, connection, request, AdminPurpose::ClientList { filter, own_id })
 }
 
 pub(super) fn kill(node: &mut Node, connection: &mut Connection, request: &mut Request<'_>) -> Flow {
@@ -254,8 +256,18 @@ pub(super) fn unpause(node: &mut Node, connection: &mut Connection, request: &mu
     super::ask(node, connection, request, AdminPurpose::Order(AdminRequest::Pause(Pause::default())))
 }
 
+/// The lines of CLIENT LIST: of all rows, or of those with the numbers that were asked for, in that order and as often.
+/// The rows are sorted by number.
+pub(super) fn lines(filter: &ClientFilter, rows: &[ClientRow]) -> String {
+    if filter.ids.is_empty() {
+        return rows.iter().map(line).collect();
+    }
+    let row_of = |id| Some(&rows[rows.binary_search_by_key(id, |row| row.id).ok()?]);
+    filter.ids.iter().filter_map(row_of).map(line).collect()
+}
+
 /// The line of CLIENT LIST for one client.
-pub(super) fn line(row: &ClientRow) -> String {
+fn line(row: &ClientRow) -> String {
     format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub=0 ssub=0 multi=-1 qbuf={} \
          qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={} tot-mem={} events=r cmd={} user=default \

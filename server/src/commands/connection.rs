@@ -56,7 +56,7 @@ pub(super) fn reset(node: &Node, connection: &mut Connection) -> Flow {
     connection.protocol = Protocol::Resp2;
     let modes = State::NO_EVICT.and(State::NO_TOUCH).and(State::READ_ONLY).and(State::TRACKED);
     let modes = modes.and(State::TOPOLOGY).and(State::SUBSCRIBED);
-    connection.state.remove(modes.and(State::REPLY_OFF).and(State::REPLY_SKIP));
+    connection.state.remove(modes.and(State::REPLY_OFF));
     connection.state.set_consistency(node.config.consistency);
     connection.state.set(State::AUTHENTICATED, node.config.password.is_empty());
     if let Some(identity) = &mut connection.identity {

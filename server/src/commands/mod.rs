@@ -65,7 +65,7 @@ pub fn finish(
                 .collect();
             reply.verbatim(&info::text(node, &reports, &names));
         }
-        AdminPurpose::ClientList(_) => {
+        AdminPurpose::ClientList { filter, own_id } => {
             let mut rows: Vec<_> = replies
                 .into_iter()
                 .flat_map(|reply| match reply {
@@ -74,7 +74,11 @@ pub fn finish(
                 })
                 .collect();
             rows.sort_by_key(|row| row.id);
-            reply.verbatim(&rows.iter().map(client::line).collect::<String>());
+            // The request itself has not been executed yet.
+            for row in rows.iter_mut().filter(|row| row.id == *own_id) {
+                row.input_bytes += request.encoded_bytes();
+            }
+            reply.verbatim(&client::lines(filter, &rows));
         }
         AdminPurpose::ClientKill { is_old_form, .. } => {
             let killed: usize = replies

@@ -398,7 +398,12 @@ pub enum AdminPurpose {
     /// CLUSTER INFO.
     ClusterInfo,
     /// CLIENT LIST; CLIENT INFO is one of the rows.
-    ClientList(ClientFilter),
+    ClientList {
+        /// Which.
+        filter: ClientFilter,
+        /// Who asks.
+        own_id: u64,
+    },
     /// CLIENT KILL; the old form answers OK or an error.
     ClientKill {
         /// Which.
@@ -428,7 +433,7 @@ impl AdminPurpose {
     pub fn request(&self) -> AdminRequest {
         match self {
             Self::Info | Self::ClusterInfo | Self::Enter { .. } => AdminRequest::Report,
-            Self::ClientList(filter) => AdminRequest::Clients(filter.clone()),
+            Self::ClientList { filter, .. } => AdminRequest::Clients(filter.clone()),
             Self::ClientKill { filter, own_id, .. } => {
                 AdminRequest::Kill { filter: filter.clone(), own_id: *own_id }
             }

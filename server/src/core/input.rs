@@ -729,6 +729,13 @@ fn refuse(
     large: &mut [Vec<u8>],
 ) -> Flow {
     const ERROR: &[u8] = b"ERR ";
+    let args = Args::new(bytes, ranges, large);
+    let name = args.get(0);
+    if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
+        // No command of these names will ever be: it looks like HTTP in whatever form it came.
+        fail(node, connection, ProtocolError::Http);
+        return Flow::Stop;
+    }
     let protocol = connection.protocol;
     connection.reply_with(|output| {
         let mut reply = Reply::new(output, protocol);

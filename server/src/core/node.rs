@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, ops::Range, sync::Arc, time::Instant};
 
 use duva_engine::{
-    DetachedEntry, KeyHash, Resume, Step,
+    DetachedEntry, KeyHash, Resume, Shard, Step,
     command::{Command, Handler, Run},
 };
 use duva_net::{io::Token, mesh::Endpoint};
@@ -693,10 +693,12 @@ impl Node {
             Work::Exists => {
                 let now_ms = self.visible_ms();
                 let database = request.mode.database;
+                // Whoever looks whether a key is in the way accesses it.
+                let find = if request.mode.touch { Shard::touch } else { Shard::get };
                 let (keys, args) = (request.keys, request.args());
                 let shards = &mut self.executor.shards;
                 let digits = keys.iter().enumerate().map(|(ordinal, key)| {
-                    let entry = shards.of(key.slot).get(database, args.get(1 + ordinal), *key, now_ms);
+                    let entry = find(shards.of(key.slot), database, args.get(1 + ordinal), *key, now_ms);
                     if entry.is_some() { b'1' } else { b'0' }
                 });
                 let digits: Vec<u8> = digits.collect();

@@ -227,6 +227,13 @@ impl OwnedRequest {
         copy_arguments(request, arguments, Large::Move, bytes, large, ranges);
     }
 
+    /// How many bytes a client sends for it, encoded as Redis's clients do.
+    pub fn encoded_bytes(&self) -> usize {
+        let header = |number: usize| "$0\r\n".len() + number.checked_ilog10().unwrap_or(0) as usize;
+        let lengths = (0..self.argument_count()).map(|index| self.argument(index).len());
+        header(self.argument_count()) + lengths.map(|length| header(length) + length + 2).sum::<usize>()
+    }
+
     /// Bytes of the arguments of key number `ordinal`.
     pub fn key_bytes(&self, ordinal: usize) -> usize {
         let (first, step) = (usize::from(self.command.keys.first), usize::from(self.command.keys.step));

@@ -62,6 +62,13 @@ fn every_command_is_served_by_every_node() {
             ("MSET l@ ohmytext m@ mynewtext", "+OK"),
             ("LCS l@ m@", "$6 mytext"),
             ("LCS l@ none@ LEN", ":0"),
+            ("OBJECT ENCODING x@", "$3 int"),
+            ("OBJECT ENCODING l@", "$6 embstr"),
+            ("OBJECT REFCOUNT l@", ":1"),
+            ("OBJECT IDLETIME none@", "$-1"),
+            ("OBJECT FREQ none@", "$-1"),
+            ("MEMORY USAGE none@", "$-1"),
+            ("MEMORY USAGE l@ SAMPLES x", "-ERR value is not an integer or out of range"),
         ] {
             let line = line.replace('@', &n);
             // TTL is a second less if a second has passed.

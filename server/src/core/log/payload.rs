@@ -245,7 +245,13 @@ impl Decoder {
             &payload[offset as usize..offset as usize + length as usize]
         };
         let name = if count == 0 { &[][..] } else { argument(0) };
-        let command = command::lookup(name).or_else(|| command::transaction::internal(name));
+        let mut command = command::lookup(name).or_else(|| command::transaction::internal(name));
+        if let Some(container) = command
+            && !container.subcommands.is_empty()
+            && count > 1
+        {
+            command = container.subcommand(argument(1));
+        }
         let command = command.ok_or(BadPayload("it names no command"))?;
         if !command.accepts(self.ranges.len()) || matches!(command.run, Run::Server(_)) {
             return Err(BadPayload("it is no complete command"));
@@ -275,5 +281,38 @@ impl<'a> Decoded<'a> {
             reading: Reading::Leader,
         };
         Request { command: self.command, bytes: payload, ranges: self.ranges, keys: self.keys, large, mode }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The name and the number of keys of what comes out again; the sentence of what does not.
+    fn decoded(arguments: &[&[u8]]) -> Result<(&'static str, usize), &'static str> {
+        let hasher = Hasher::new(1);
+        let mode = Mode { database: 3, protocol: Protocol::Resp2, touch: true, reading: Reading::Leader };
+        // Which command it is said to be does not travel.
+        let mut request = OwnedRequest::new(&command::all()[0], arguments, &hasher, mode);
+        let mut bytes = Vec::new();
+        write(&request.view(), Selection::All, &Settings::default(), &mut bytes);
+        let mut decoder = Decoder::default();
+        let decoded = decoder.decode(&bytes, &hasher).map_err(|bad| bad.0)?;
+        assert_eq!((decoded.database, decoded.ranges.len()), (3, arguments.len()));
+        Ok((decoded.command.name, decoded.keys.len()))
+    }
+
+    #[test]
+    fn a_subcommand_is_found_again() {
+        assert_eq!(decoded(&[b"OBJECT", b"encoding", b"k"]), Ok(("object|encoding", 1)));
+        assert_eq!(decoded(&[b"memory", b"USAGE", b"k", b"SAMPLES", b"0"]), Ok(("memory|usage", 1)));
+        assert_eq!(decoded(&[b"SET", b"k", b"v"]), Ok(("set", 1)));
+        for arguments in
+            [&[&b"OBJECT"[..]][..], &[b"OBJECT", b"HELP"], &[b"OBJECT", b"FREQ"], &[b"CONFIG", b"GET", b"x"]]
+        {
+            assert_eq!(decoded(arguments), Err("it is no complete command"));
+        }
+        assert_eq!(decoded(&[b"OBJECT", b"BOGUS", b"k"]), Err("it names no command"));
+        assert_eq!(decoded(&[b"BOGUS"]), Err("it names no command"));
     }
 }
