@@ -8,8 +8,8 @@
 //! Invariants:
 //!
 //! - While an entry has a word, the wheel holds a record for it at or before `record_ms`.
-//! - A distance of zero is exact: there is a record at the deadline itself. Other distances err to the late side,
-//!   so `record_ms` is never before the record that it stands for.
+//! - A distance of zero with an exponent of zero is exact: there is a record at the deadline itself. Other distances err to the
+//!   late side, so `record_ms` is never before the record that it stands for.
 //! - A record's time lies on the grid of its exponent, so moving a deadline back and forth does not accumulate errors.
 //! - An entry whose deadline was cleared keeps its word, with the record's time, until the record comes due: setting
 //!   deadlines and clearing them again and again costs no further records.
@@ -39,6 +39,11 @@ impl DeadlineWord {
         }
         let code = (u64::from(exponent) << MANTISSA_BITS) | mantissa.min(MANTISSA_MAX);
         Self((code << 48) | deadline_ms)
+    }
+
+    /// A deadline with a record at that time or before.
+    fn at_or_before(deadline_ms: u64) -> Self {
+        Self((1 << (48 + MANTISSA_BITS)) | deadline_ms)
     }
 
     /// No deadline, but a record at `record_ms` or before.
@@ -80,6 +85,10 @@ impl DeadlineWord {
             (None, None) => (None, None),
             (None, Some(deadline_ms)) => (Some(Self::new(deadline_ms, deadline_ms)), Some(deadline_ms)),
             (Some(old), None) => (Some(Self::cleared(old.record_ms())), None),
+            // What is known of its record may be too late by some.
+            (Some(old), Some(deadline_ms)) if old.record_ms() == deadline_ms && !old.is_exact() => {
+                (Some(Self::at_or_before(deadline_ms)), None)
+            }
             (Some(old), Some(deadline_ms)) if old.record_ms() <= deadline_ms => {
                 (Some(Self::new(deadline_ms, old.record_ms())), None)
             }
@@ -168,6 +177,25 @@ mod tests {
             key.change(Some(now_ms + 10_000), now_ms);
         }
         assert!(key.records.len() <= 4, "{} records", key.records.len());
+    }
+
+    #[test]
+    fn a_deadline_where_an_inexact_record_seems_to_be_is_not_taken_for_exact() {
+        let mut key = Key::default();
+        key.change(Some(1_000_001), 0);
+        // Too far from the record to remember it exactly.
+        key.change(Some(9_000_000), 0);
+        let seen_ms = key.word.unwrap().record_ms();
+        assert!(seen_ms > 1_000_001);
+        key.change(None, 0);
+        for _ in 0..100 {
+            key.change(Some(seen_ms), 0);
+            let word = key.word.unwrap();
+            assert_eq!((word.deadline_ms(), word.record_ms()), (Some(seen_ms), seen_ms));
+            assert!(!word.is_exact());
+            key.change(None, 0);
+        }
+        assert_eq!(key.records, [1_000_001], "and that costs no record");
     }
 
     #[test]
