@@ -323,7 +323,10 @@ pub trait Io {
     fn write_file(&mut self, file: File, bytes: &[u8], offset_bytes: u64) -> Result<(), i32>;
 
     /// Makes what was written to the file before this durable; ends with [`Event::Synced`]. Syncs may end in any order.
-    fn sync_file(&mut self, ticket: u64, file: File);
+    ///
+    /// `is_first`: the sends that are asked for behind it do not depend on it, and others wait for it, so that it is to go
+    /// before them, and is to go on whenever it can.
+    fn sync_file(&mut self, ticket: u64, file: File, is_first: bool);
 
     /// Wakes core `core` from a blocking turn.
     fn wake(&mut self, core: usize);

@@ -15,9 +15,6 @@ use bytes::{Bytes, BytesMut};
 const BLOCK_BYTES_MIN: usize = 1 << 10;
 const BLOCK_BYTES_MAX: usize = 16 << 10;
 
-/// The longest payload that shares its block, in bytes.
-const SHARED_BYTES_MAX: usize = BLOCK_BYTES_MAX / 4;
-
 /// The bytes of one payload.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Payload(Bytes);
@@ -49,25 +46,38 @@ impl From<Vec<u8>> for Payload {
 }
 
 /// Makes payloads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Payloads {
     /// What is left of the last block.
     rest: BytesMut,
-    /// How long that was.
+    /// How long that was, and may be.
     block_bytes: usize,
+    block_bytes_max: usize,
+}
+
+impl Default for Payloads {
+    fn default() -> Self {
+        Self::new(BLOCK_BYTES_MAX)
+    }
 }
 
 impl Payloads {
+    /// With blocks of at most so many bytes, 1 to 16 KiB: a replica keeps one, and what is left of another.
+    pub fn new(block_bytes_max: usize) -> Self {
+        let block_bytes_max = block_bytes_max.clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
+        Self { rest: BytesMut::new(), block_bytes: 0, block_bytes_max }
+    }
+
     /// A payload of these bytes.
     pub fn copy(&mut self, bytes: &[u8]) -> Payload {
         if bytes.is_empty() {
             return Payload::default();
         }
-        if bytes.len() > SHARED_BYTES_MAX {
+        if bytes.len() > self.block_bytes_max / 4 {
             return bytes.into();
         }
         if self.rest.capacity() < bytes.len() {
-            self.block_bytes = (2 * self.block_bytes).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
+            self.block_bytes = (2 * self.block_bytes).clamp(BLOCK_BYTES_MIN, self.block_bytes_max);
             self.rest = BytesMut::with_capacity(self.block_bytes.max(bytes.len()));
         }
         self.rest.extend_from_slice(bytes);
@@ -78,6 +88,9 @@ impl Payloads {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The longest payload that shares its block, in bytes.
+    const SHARED_BYTES_MAX: usize = BLOCK_BYTES_MAX / 4;
 
     fn is_behind(payload: &Payload, before: &Payload) -> bool {
         payload.as_ptr() == before.as_ptr_range().end
@@ -107,6 +120,13 @@ mod tests {
         assert_eq!(*long, [2; SHARED_BYTES_MAX + 1]);
         // It takes nothing from the others' block.
         assert!(is_behind(&payloads.copy(&[3; 100]), &first));
+    }
+
+    #[test]
+    fn blocks_are_no_longer_than_told() {
+        let mut payloads = Payloads::new(2 << 10);
+        (0..1_000).for_each(|_| drop(payloads.copy(&[1; 100])));
+        assert_eq!(payloads.block_bytes, 2 << 10);
     }
 
     #[test]

@@ -493,7 +493,6 @@ fn run_core(start: Start) {
         wake,
         storage,
         worker_cpus: None,
-        syncs_first: cluster.is_none(),
     });
     let made = ring
         .map_err(|error| format!("{}: {}", error.step, startup::explain_ring_refusal(&error.error)))

@@ -664,3 +664,22 @@ fn reads_have_their_turn_among_the_replies_that_a_sync_lets_go() {
 fn very_many_replies_that_a_sync_lets_go_leave_at_once() {
     assert_eq!(replies_let_go_by_a_sync(65).0, [65]);
 }
+
+#[test]
+fn replies_that_a_sync_has_let_go_leave_before_the_server_ends() {
+    let mut bench = Bench::new(1, AppendFsync::Always);
+    let clients: Vec<Client> = (0..50).map(|_| bench.connect()).collect();
+    bench.settle();
+    bench.set_disk(|disk| disk.holds_syncs = true);
+    for round in 0..2 {
+        for &client in &clients {
+            bench.send_words(client, &format!("SET key {round}"));
+        }
+        bench.settle();
+    }
+    // What the first sync lets go leaves a few a turn, as the second is under way at once.
+    bench.set_disk(|disk| disk.holds_syncs = false);
+    let mut bench = bench.stop();
+    let counts: Vec<usize> = clients.iter().map(|&client| bench.replies(client).len()).collect();
+    assert!(counts.iter().all(|&count| count >= 1), "{counts:?}");
+}

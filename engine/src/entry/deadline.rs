@@ -196,6 +196,12 @@ mod tests {
             key.change(None, 0);
         }
         assert_eq!(key.records, [1_000_001], "and that costs no record");
+        // The same without clearing it first.
+        key.change(Some(9_000_000), 0);
+        let seen_ms = key.word.unwrap().record_ms();
+        key.change(Some(seen_ms), 0);
+        assert!(!key.word.unwrap().is_exact());
+        assert_eq!(key.records.len(), 1);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::{
 struct Operation {
     ticket: u64,
     file: Arc<fs::File>,
+    is_first: bool,
 }
 
 /// What a ring knows of its files.
@@ -34,6 +35,8 @@ pub(super) struct Files {
     open: Vec<Option<Arc<fs::File>>>,
     operations: Vec<Option<Operation>>,
     free_operations: Vec<u32>,
+    /// Syncs under way that are to go first.
+    pub(super) first_syncs: u32,
     /// Answers of the storage thread that the loop has not taken yet.
     pub(super) done: VecDeque<Done>,
 }
@@ -45,6 +48,7 @@ impl Files {
             open: Vec::new(),
             operations: Vec::new(),
             free_operations: Vec::new(),
+            first_syncs: 0,
             done: VecDeque::new(),
         }
     }
@@ -81,19 +85,15 @@ impl Files {
         self.descriptor(file).write_all_at(bytes, offset_bytes).map_err(errno)
     }
 
-    pub(super) fn begin_sync(&mut self, ticket: u64, file: File) -> squeue::Entry {
+    pub(super) fn begin_sync(&mut self, ticket: u64, file: File, is_first: bool) -> squeue::Entry {
         let file = Arc::clone(self.descriptor(file));
         let descriptor = Fd(file.as_raw_fd());
-        let place = self.begin(Operation { ticket, file });
+        let place = self.begin(Operation { ticket, file, is_first });
+        self.first_syncs += u32::from(is_first);
         opcode::Fsync::new(descriptor)
             .flags(FsyncFlags::DATASYNC)
             .build()
             .user_data(Kind::Sync.data(Token { index: place, generation: 0 }))
-    }
-
-    /// Whether a sync is under way.
-    pub(super) fn is_syncing(&self) -> bool {
-        self.operations.len() > self.free_operations.len()
     }
 
     pub(super) fn end_sync(&mut self, place: u32, result: i32) -> Event<ReceiveBuffer> {
@@ -125,6 +125,7 @@ impl Files {
     fn end(&mut self, place: u32) -> u64 {
         let operation = self.operations[place as usize].take().expect("an operation ends once");
         self.free_operations.push(place);
+        self.first_syncs -= u32::from(operation.is_first);
         self.storage.let_go(operation.file);
         operation.ticket
     }

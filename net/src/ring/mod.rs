@@ -102,10 +102,11 @@ pub struct Ring {
     next_completion: usize,
     /// Completions that come by themselves soon after the next submission: sends queued in this turn.
     sends_queued: u32,
-    /// How many of the entries that wait to be submitted there are up to the last one that syncs a file.
+    /// How many of the entries that wait to be submitted there are up to the last sync that goes first.
     queued_to_sync: u32,
-    /// See [`RingOptions::syncs_first`].
-    syncs_first: bool,
+    /// How often the worker was let in.
+    #[cfg(test)]
+    worker_turns: u32,
     random_state: u64,
     can_batch: bool,
     spin: Spin,
@@ -171,6 +172,10 @@ impl Ring {
             Self::check(unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, 0, None) });
         }
         std::thread::yield_now();
+        #[cfg(test)]
+        {
+            self.worker_turns += 1;
+        }
     }
 
     /// Submits, and looks for a completion that is not one of this turn's sends, for a moment, if that has paid lately.
@@ -343,10 +348,12 @@ impl Io for Ring {
         self.files.write(file, bytes, offset_bytes)
     }
 
-    fn sync_file(&mut self, ticket: u64, file: File) {
-        let entry = self.files.begin_sync(ticket, file);
+    fn sync_file(&mut self, ticket: u64, file: File, is_first: bool) {
+        let entry = self.files.begin_sync(ticket, file, is_first);
         self.push(entry);
-        self.queued_to_sync = self.ring.submission().len() as u32;
+        if is_first {
+            self.queued_to_sync = self.ring.submission().len() as u32;
+        }
     }
 
     fn wake(&mut self, core: usize) {
@@ -366,7 +373,7 @@ impl Io for Ring {
         assert!(self.next_completion == self.completions.len(), "a turn left completions unread");
         assert!(self.files.done.is_empty(), "a turn left finished tasks unread");
         self.buffers.publish();
-        let is_syncing = self.syncs_first && self.files.is_syncing();
+        let is_syncing = self.files.first_syncs > 0;
         if is_syncing
             && self.sends_queued <= YIELD_SENDS_MAX
             && (self.sends_queued > 0 || matches!(wait, Wait::Poll))

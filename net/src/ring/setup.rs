@@ -29,9 +29,6 @@ pub struct RingOptions {
     pub storage: Storage,
     /// The CPUs of the kernel's threads that do this ring's syncs; `None`: as the kernel chooses.
     pub worker_cpus: Option<Vec<usize>>,
-    /// Whether a sync goes before the sends that are submitted with it, and the kernel's thread for it before this one. It is to
-    /// if those sends answer what the last sync made durable, and not if they ask others for theirs.
-    pub syncs_first: bool,
 }
 
 /// A handle by which any thread can wake a core, and another ring can do so without a system call of its own.
@@ -117,7 +114,8 @@ pub(super) fn new(options: RingOptions) -> Result<Ring, RingError> {
         next_completion: 0,
         sends_queued: 0,
         queued_to_sync: 0,
-        syncs_first: options.syncs_first,
+        #[cfg(test)]
+        worker_turns: 0,
         random_state: random_seed().map_err(at("getrandom"))?,
         can_batch,
         spin: Spin::default(),

@@ -15,7 +15,6 @@ fn ring_with(submission_entries: u32, worker_cpus: Option<Vec<usize>>) -> Result
         wake,
         storage,
         worker_cpus,
-        syncs_first: true,
     })
 }
 
@@ -61,7 +60,7 @@ fn a_write_is_there_at_once_and_a_sync_completes() {
     ring.prepare(File(5), path.clone(), 4096);
     assert_eq!(ring.write_file(File(5), b"hello", 100), Ok(()));
     assert_eq!(&fs::read(&path).unwrap()[98..107], b"\0\0hello\0\0");
-    ring.sync_file(77, File(5));
+    ring.sync_file(77, File(5), true);
     let events = ring.file_events(1);
     assert!(matches!(events[0], Event::Synced { ticket: 77, result: Ok(()) }), "{events:?}");
 }
@@ -71,7 +70,7 @@ fn more_syncs_than_the_queue_holds_all_complete() {
     let (directory, mut ring) = (Directory::new(), ring());
     ring.prepare(File(0), directory.path("a"), 4096);
     for ticket in 0..40 {
-        ring.sync_file(ticket, File(0));
+        ring.sync_file(ticket, File(0), true);
     }
     let mut tickets: Vec<u64> = ring
         .file_events(40)
@@ -90,7 +89,7 @@ fn a_sync_that_fails_says_why() {
     let (directory, mut ring) = (Directory::new(), ring());
     ring.prepare(File(0), directory.path("a"), 100);
     // The entry is never submitted: the kernel's part is played here.
-    ring.files.begin_sync(9, File(0));
+    ring.files.begin_sync(9, File(0), false);
     let event = ring.files.end_sync(0, -libc::EIO);
     assert!(matches!(event, Event::Synced { result: Err(libc::EIO), .. }), "{event:?}");
 }
@@ -109,7 +108,7 @@ fn a_number_is_used_again_while_its_last_file_still_syncs() {
     ring.prepare(File(0), path(0), 4096);
     for number in 1..50_u64 {
         assert_eq!(ring.write_file(File(0), &number.to_le_bytes(), 0), Ok(()));
-        ring.sync_file(number, File(0));
+        ring.sync_file(number, File(0), true);
         ring.file_task(number, FileTask::Close { file: File(0) });
         let (file, path) = (File(0), path(number));
         ring.file_task(
@@ -152,7 +151,7 @@ fn a_file_given_up_before_it_was_open_is_not_open() {
 fn workers_are_placed_where_told() {
     let (directory, mut ring) = (Directory::new(), ring_with(4, Some(vec![allowed_cpu()])).unwrap());
     ring.prepare(File(0), directory.path("a"), 100);
-    ring.sync_file(1, File(0));
+    ring.sync_file(1, File(0), true);
     ring.file_events(1);
 }
 
@@ -222,21 +221,31 @@ fn a_connection_that_nobody_takes_fails_and_its_place_is_used_again() {
     assert!(matches!(event, Event::Connected { ticket: 9, result: Err(libc::ETIMEDOUT) }), "{event:?}");
 }
 
-#[test]
-fn a_sync_completes_beside_turns_that_never_wait() {
+/// Syncs a file beside turns that never wait; returns how often the worker was let in.
+fn worker_turns(is_first: bool) -> u32 {
     let (directory, mut ring) = (Directory::new(), ring());
     ring.prepare(File(0), directory.path("a"), 4096);
     for ticket in 0..10 {
         assert_eq!(ring.write_file(File(0), b"hello", ticket * 8), Ok(()));
-        ring.sync_file(ticket, File(0));
+        ring.sync_file(ticket, File(0), is_first);
+        assert_eq!(ring.queued_to_sync > 0, is_first);
         let end = std::time::Instant::now() + Duration::from_secs(20);
         let event = loop {
             ring.turn(Wait::Poll);
+            assert_eq!(ring.queued_to_sync, 0);
             if let Some(event) = ring.next_event() {
                 break event;
             }
             assert!(std::time::Instant::now() < end, "the sync does not complete");
         };
         assert!(matches!(event, Event::Synced { ticket: of, result: Ok(()) } if of == ticket), "{event:?}");
+        assert_eq!(ring.files.first_syncs, 0);
     }
+    ring.worker_turns
+}
+
+#[test]
+fn the_worker_of_a_first_sync_is_let_in_and_that_of_another_is_not() {
+    assert!(worker_turns(true) >= 10);
+    assert_eq!(worker_turns(false), 0);
 }

@@ -91,7 +91,7 @@ pub struct Core<I: Io> {
     ready: Vec<Token>,
     /// Connections with output to send, or that are to close.
     dirty: Vec<Token>,
-    /// Those of them whose replies a sync has let go, and whose turn comes later.
+    /// Others, whose replies a commit has let go, and which leave a few a turn.
     late: VecDeque<Token>,
     /// Connections that wait for room, and where.
     held_back: Vec<(Token, Lack)>,
@@ -240,12 +240,12 @@ impl<I: Io> Core<I> {
         }
         self.dial_peers();
         self.node.peers.hurry(self.clock.monotonic_ns);
+        self.is_stopping = self.node.is_to_stop();
         if !self.is_ahead {
             self.flush_peers();
             self.flush(prompt);
             self.send_mail();
         }
-        self.is_stopping = self.node.is_to_stop();
     }
 
     /// Tells of links that broke, and of those that came up.
@@ -575,7 +575,7 @@ impl<I: Io> Core<I> {
         self.node.run_gossip(self.clock.monotonic_ns);
         self.node.run_clocks(self.clock);
         let Some(log) = &mut self.node.log else { return };
-        log.pump(&mut self.io, self.clock, now_ms);
+        log.pump(&mut self.io, self.clock, now_ms, self.node.groups.is_some());
         if self.node.groups.is_some() {
             // What is written counts, and what is synced: acknowledgements need not wait for another turn.
             self.node.run_groups(&mut self.io);

@@ -67,20 +67,21 @@ impl<I: Io> Core<I> {
     }
 
     /// Sends what was written, in this turn and in those before in which nothing could leave. The first `prompt` dirty
-    /// connections have replies that nothing waited for: they leave now. The others' were let go by a commit, many at once;
-    /// if the next sync is under way already, they leave a few a turn, so that reads get their turn in between.
+    /// connections have replies from before this turn's commits: they leave now. The others' were let go by a commit, many at
+    /// once; while the next sync is under way, for which nobody among them waits, they leave a few a turn, so that reads get their
+    /// turn in between.
     pub(super) fn flush(&mut self, prompt: usize) {
-        let is_syncing =
-            self.node.groups.is_none() && self.node.log.as_ref().is_some_and(|log| log.is_syncing());
+        let is_syncing = self.node.log.as_ref().is_some_and(|log| log.is_first_syncing());
+        let is_gradual = is_syncing && !self.is_stopping;
         let mut dirty = std::mem::take(&mut self.dirty);
         let late = self.late.len() + dirty.len() - prompt;
-        if is_syncing && late > LATE_SENDS && late <= LATE_SENDS_MAX {
+        if is_gradual && late > LATE_SENDS && late <= LATE_SENDS_MAX {
             self.late.extend(dirty.drain(prompt..));
         }
         for token in dirty.drain(..) {
             self.flush_one(token);
         }
-        let leaving = if is_syncing && late <= LATE_SENDS_MAX { LATE_SENDS } else { usize::MAX };
+        let leaving = if is_gradual && late <= LATE_SENDS_MAX { LATE_SENDS } else { usize::MAX };
         for _ in 0..leaving.min(self.late.len()) {
             let token = self.late.pop_front().expect("there are that many");
             self.flush_one(token);

@@ -487,7 +487,7 @@ impl Io for Door {
         Ok(())
     }
 
-    fn sync_file(&mut self, ticket: u64, _file: File) {
+    fn sync_file(&mut self, ticket: u64, _file: File, _is_first: bool) {
         self.tell(Event::Synced { ticket, result: Ok(()) });
     }
 

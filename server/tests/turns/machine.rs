@@ -630,7 +630,7 @@ impl Io for Door {
         written.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
     }
 
-    fn sync_file(&mut self, ticket: u64, _file: File) {
+    fn sync_file(&mut self, ticket: u64, _file: File, _is_first: bool) {
         let mut machine = self.machine.borrow_mut();
         machine.syncs_begun += 1;
         machine.kernels[self.core].syncs.push_back(ticket);

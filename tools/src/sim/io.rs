@@ -84,7 +84,7 @@ impl Io for SimIo {
         self.world.borrow_mut().write_file(self.core, file, bytes, offset_bytes)
     }
 
-    fn sync_file(&mut self, ticket: u64, file: File) {
+    fn sync_file(&mut self, ticket: u64, file: File, _is_first: bool) {
         let mut world = self.world.borrow_mut();
         let (end_ns, fails) = world.sync_end();
         world.kernels[self.core].files.begin_sync(ticket, file, end_ns, fails);

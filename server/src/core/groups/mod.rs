@@ -391,13 +391,14 @@ impl Groups {
         seed: u64,
     ) {
         let config = self.options.config(replica, self.by_shard.len());
+        let payloads = Payloads::new(config.cache_bytes_max / 8);
         let raft = Raft::with_applied(config, restored, applied, now_ns, seed);
         // They are nobody's under whichever id they wait.
         let near_reads = self.by_shard[usize::from(shard)].take().map_or_else(Vec::new, |old| old.near_reads);
         self.by_shard[usize::from(shard)] = Some(Box::new(Group {
             shard,
             raft,
-            payloads: Payloads::default(),
+            payloads,
             is_dirty: false,
             asked_ns: 0,
             is_unhurried: false,

@@ -180,6 +180,8 @@ pub struct Log {
     prepared: Vec<Prepared>,
     /// The fsync under way, and when it began, in monotonic nanoseconds.
     syncing: Option<(Sync, u64)>,
+    /// Whether it goes before the turn's replies: in `always`, without a cluster.
+    syncs_first: bool,
     /// Whether commits wait for an fsync that takes too long.
     is_held: bool,
     /// The write that the disk had no room for.
@@ -264,6 +266,7 @@ impl Log {
             staged: Vec::new(),
             prepared: Vec::new(),
             syncing: None,
+            syncs_first: false,
             is_held: false,
             stuck: None,
             refusal: None,

@@ -55,15 +55,16 @@ impl Log {
         }
     }
 
-    /// Writes what this turn has appended, and starts the fsync that is due.
-    pub fn pump(&mut self, io: &mut impl Io, clock: Clock, now_ms: u64) {
+    /// Writes what this turn has appended, and starts the fsync that is due. With `is_replicated` this turn's messages ask other nodes
+    /// for what is synced here meanwhile.
+    pub fn pump(&mut self, io: &mut impl Io, clock: Clock, now_ms: u64, is_replicated: bool) {
         let is_written = self.fsync == AppendFsync::Always;
         self.segments.prepare(&mut self.journal, io, clock.monotonic_ns, is_written);
         // In `always` the next write waits for the fsync under way: one block then serves everything that came meanwhile.
         if self.fsync != AppendFsync::Always || self.syncing.is_none() {
             self.write(io, clock.monotonic_ns, now_ms);
         }
-        self.start_sync(io, clock.monotonic_ns, now_ms);
+        self.start_sync(io, clock.monotonic_ns, now_ms, is_replicated);
         // Writing may have used up a prepared segment.
         self.segments.prepare(&mut self.journal, io, clock.monotonic_ns, is_written);
     }
@@ -146,7 +147,7 @@ impl Log {
         }
     }
 
-    fn start_sync(&mut self, io: &mut impl Io, now_ns: u64, now_ms: u64) {
+    fn start_sync(&mut self, io: &mut impl Io, now_ns: u64, now_ms: u64, is_replicated: bool) {
         if self.syncing.is_some() {
             return;
         }
@@ -162,15 +163,16 @@ impl Log {
             && let Some(sync) = self.journal.next_sync()
         {
             let file = self.file_of(sync.sequence);
-            io.sync_file(Ticket::JournalSync.number(), file);
+            self.syncs_first = self.fsync == AppendFsync::Always && !is_replicated;
+            io.sync_file(Ticket::JournalSync.number(), file, self.syncs_first);
             self.syncing = Some((sync, now_ns));
         }
     }
 
-    /// Whether an fsync is under way.
+    /// Whether an fsync is under way that writers wait for, and that goes before the replies to others.
     #[inline]
-    pub fn is_syncing(&self) -> bool {
-        self.syncing.is_some()
+    pub fn is_first_syncing(&self) -> bool {
+        self.syncs_first && self.syncing.is_some()
     }
 
     /// The fsync under way has ended.

@@ -68,7 +68,6 @@ impl Site {
                 storage: Storage::start(core, wake.clone()).unwrap(),
                 wake,
                 worker_cpus: None,
-                syncs_first: false,
             });
             rings.push(ring.unwrap());
         }

@@ -99,7 +99,7 @@ impl Io for SimIo {
         self.world.borrow_mut().write_file(self.node, self.core, file, bytes, offset_bytes)
     }
 
-    fn sync_file(&mut self, ticket: u64, file: File) {
+    fn sync_file(&mut self, ticket: u64, file: File, _is_first: bool) {
         self.world.borrow_mut().begin_sync(self.node, self.core, ticket, file);
     }
 

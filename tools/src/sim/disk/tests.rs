@@ -136,7 +136,6 @@ fn real(base: &Path) -> Outcome {
         storage: Storage::start(0, wake.clone()).expect("there is a thread"),
         wake,
         worker_cpus: None,
-        syncs_first: false,
     })
     .expect("there is a ring");
     let tasks = tasks(base);
