@@ -48,8 +48,7 @@
 //! waits until that is applied. A follower's reads ask the leader.
 //!
 //! **Snapshots.** When the state machine up to an applied entry is durable elsewhere, [`Raft::compact`] forgets the
-//! log's beginning. A peer that needs it gets the snapshot in pieces, several of which may be on their way: the driver
-//! reads them one at a time, and stores them in order. A snapshot
+//! log's beginning. A peer that needs it gets the snapshot in pieces: the driver reads and stores them. A snapshot
 //! that came whole is put in force by [`Raft::snapshot_installed`]: before that call, the state machine is loaded
 //! from it; it is durable, so that a restart finds it; writes handed out before have reached the journal; and if not
 //! [`Raft::keeps_log`], then the journal has durably forgotten the replica's log. Where that takes two steps, a crash
@@ -86,7 +85,6 @@ mod log;
 pub mod membership;
 pub mod message;
 pub mod mutation;
-mod outgoing;
 pub mod payload;
 pub mod progress;
 mod raft;

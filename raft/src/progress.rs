@@ -4,16 +4,13 @@
 //!   an answered heartbeat shows that the peer is there and the probe may be lost. That one goes without entries, in
 //!   case the peer is only slow.
 //! - **Replicate**: appends follow one another without waiting, as many as the window holds.
-//! - **Snapshot**: the log does not have what the peer lacks. Pieces of a snapshot go, as `outgoing.rs` says.
+//! - **Snapshot**: the log does not have what the peer lacks. Pieces of a snapshot go, one at a time.
 //!
 //! The match index only grows, and is always below the next index.
 
 use std::collections::VecDeque;
 
-use crate::{
-    Index,
-    outgoing::{Outgoing, SnapshotStep},
-};
+use crate::{Index, SnapshotMeta, Term};
 
 /// How a leader sends to a peer; see the [module](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,11 +106,6 @@ impl Progress {
     /// Where in its bytes the next piece of a snapshot begins, while one is sent.
     pub fn snapshot_offset(&self) -> Option<u64> {
         self.outgoing.as_ref().map(|outgoing| outgoing.offset)
-    }
-
-    /// Bytes of a snapshot on their way to a peer that has taken some of it.
-    pub fn snapshot_inflight_bytes(&self) -> u64 {
-        self.outgoing.as_ref().map_or(0, Outgoing::inflight_bytes)
     }
 
     /// When the peer was heard last, in nanoseconds.
@@ -333,10 +325,113 @@ impl Inflight {
     }
 }
 
+/// A snapshot on its way to a peer, piece by piece.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    /// Which; `None` until the driver gave its first piece.
+    pub(crate) meta: Option<SnapshotMeta>,
+    /// Where the next piece begins, or the one that is on its way.
+    pub(crate) offset: u64,
+    pub(crate) step: SnapshotStep,
+}
+
+/// What happens next to a snapshot on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SnapshotStep {
+    /// A piece is to be read.
+    Read,
+    /// The driver reads it.
+    Reading,
+    /// A piece is on its way.
+    Sent { since_ns: u64 },
+    /// The peer is to be asked how much it has.
+    Ask,
+    /// It was asked.
+    Asked { since_ns: u64 },
+    /// The link broke.
+    Broken { since_ns: u64 },
+    /// The driver could not read it.
+    Wait { until_ns: u64 },
+}
+
+impl Outgoing {
+    fn new() -> Self {
+        Self { meta: None, offset: 0, step: SnapshotStep::Read }
+    }
+
+    /// Whether this is the snapshot that is on its way.
+    pub(crate) fn is(&self, index: Index, term: Term) -> bool {
+        self.meta.as_ref().is_some_and(|meta| (meta.index, meta.term) == (index, term))
+    }
+
+    /// Whether something is to be done at once.
+    pub(crate) fn has_step(&self) -> bool {
+        matches!(self.step, SnapshotStep::Read | SnapshotStep::Ask)
+    }
+
+    /// Whether a peer that holds everything up to `match_index` has no use for it.
+    pub(crate) fn is_obsolete(&self, match_index: Index) -> bool {
+        self.meta.as_ref().is_some_and(|meta| meta.index <= match_index)
+    }
+
+    /// It is of no use: the newest is tried, from its beginning, later.
+    pub(crate) fn begin_anew(&mut self, at_ns: u64) {
+        *self = Self { step: SnapshotStep::Wait { until_ns: at_ns }, ..Self::new() };
+    }
+
+    /// The peer says where to go on.
+    pub(crate) fn go_on(&mut self, next_offset: u64) {
+        let is_answer = match self.step {
+            // The answer that made this piece go says where it begins, and may come twice.
+            SnapshotStep::Sent { .. } => next_offset != self.offset,
+            SnapshotStep::Ask | SnapshotStep::Asked { .. } | SnapshotStep::Broken { .. } => true,
+            SnapshotStep::Read | SnapshotStep::Reading | SnapshotStep::Wait { .. } => false,
+        };
+        if is_answer {
+            self.offset = next_offset;
+            self.step = SnapshotStep::Read;
+        }
+    }
+
+    /// When [`Self::tick`] has something to do, if the peer may take so long to answer.
+    pub(crate) fn deadline_ns(&self, answer_ns: u64) -> Option<u64> {
+        match self.step {
+            SnapshotStep::Sent { since_ns }
+            | SnapshotStep::Asked { since_ns }
+            | SnapshotStep::Broken { since_ns } => Some(since_ns.saturating_add(answer_ns)),
+            SnapshotStep::Wait { until_ns } => Some(until_ns),
+            SnapshotStep::Read | SnapshotStep::Reading | SnapshotStep::Ask => None,
+        }
+    }
+
+    /// Goes on if it is time, and says with what.
+    pub(crate) fn tick(&mut self, now_ns: u64, answer_ns: u64) -> Option<SnapshotStep> {
+        if self.deadline_ns(answer_ns).is_none_or(|deadline_ns| now_ns < deadline_ns) {
+            return None;
+        }
+        self.step = match self.step {
+            SnapshotStep::Wait { .. } => SnapshotStep::Read,
+            _ => SnapshotStep::Ask,
+        };
+        Some(self.step)
+    }
+
+    fn broke(&mut self, now_ns: u64) {
+        if matches!(self.step, SnapshotStep::Sent { .. } | SnapshotStep::Asked { .. }) {
+            self.step = SnapshotStep::Broken { since_ns: now_ns };
+        }
+    }
+
+    fn peer_is_back(&mut self) {
+        if matches!(self.step, SnapshotStep::Broken { .. }) {
+            self.step = SnapshotStep::Ask;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SnapshotMeta;
 
     const ANSWER_NS: u64 = 300;
 
@@ -480,6 +575,32 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_goes_on_where_the_peer_says() {
+        let mut progress = sending_snapshot(100, SnapshotStep::Sent { since_ns: 0 });
+        let outgoing = progress.outgoing.as_mut().unwrap();
+        outgoing.go_on(100);
+        assert_eq!(outgoing.step, SnapshotStep::Sent { since_ns: 0 });
+        outgoing.go_on(200);
+        assert_eq!((outgoing.step, outgoing.offset), (SnapshotStep::Read, 200));
+        outgoing.go_on(0);
+        assert_eq!(outgoing.offset, 200);
+        outgoing.step = SnapshotStep::Asked { since_ns: 0 };
+        outgoing.go_on(200);
+        assert_eq!((outgoing.step, outgoing.offset), (SnapshotStep::Read, 200));
+    }
+
+    #[test]
+    fn a_lost_piece_makes_the_leader_ask() {
+        let mut progress = sending_snapshot(100, SnapshotStep::Sent { since_ns: 50 });
+        let outgoing = progress.outgoing.as_mut().unwrap();
+        assert_eq!(outgoing.deadline_ns(ANSWER_NS), Some(350));
+        outgoing.tick(349, ANSWER_NS);
+        assert_eq!(outgoing.step, SnapshotStep::Sent { since_ns: 50 });
+        outgoing.tick(350, ANSWER_NS);
+        assert_eq!(outgoing.step, SnapshotStep::Ask);
+    }
+
+    #[test]
     fn a_broken_link_makes_the_leader_ask_once_the_peer_is_back() {
         let mut progress = sending_snapshot(100, SnapshotStep::Sent { since_ns: 50 });
         progress.unreachable(60);
@@ -501,5 +622,17 @@ mod tests {
             progress.tick_snapshot(500, ANSWER_NS, compacted);
             assert_eq!(progress.state(), state);
         }
+    }
+
+    #[test]
+    fn an_unreadable_snapshot_begins_anew_later() {
+        let mut progress = sending_snapshot(100, SnapshotStep::Reading);
+        let outgoing = progress.outgoing.as_mut().unwrap();
+        outgoing.begin_anew(500);
+        assert_eq!((outgoing.meta.as_ref(), outgoing.offset), (None, 0));
+        outgoing.tick(499, ANSWER_NS);
+        assert_eq!(outgoing.step, SnapshotStep::Wait { until_ns: 500 });
+        outgoing.tick(500, ANSWER_NS);
+        assert_eq!(outgoing.step, SnapshotStep::Read);
     }
 }

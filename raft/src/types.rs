@@ -123,9 +123,6 @@ pub struct Config {
     pub cache_bytes_max: usize,
     /// Bytes of one chunk of a snapshot.
     pub snapshot_chunk_bytes: usize,
-    /// Bytes of a snapshot on their way to one follower, beyond one chunk; and bytes of one that a follower takes before they
-    /// are stored. What is on its way grows up to this as long as acknowledgements are late because of the distance alone.
-    pub snapshot_window_bytes: usize,
     /// Reads that may wait for a round of heartbeats; more are refused.
     pub pending_reads_max: usize,
 }
@@ -159,11 +156,6 @@ impl Config {
         Ok(())
     }
 
-    /// Chunks of a snapshot that may be on their way to one follower.
-    pub(crate) fn snapshot_window_pieces(&self) -> usize {
-        (self.snapshot_window_bytes / self.snapshot_chunk_bytes).max(1)
-    }
-
     /// A replica with the usual settings: election timeouts of 150 to 300 ms, heartbeats every 50 ms, a lease of 120 ms.
     pub fn new(id: ReplicaId) -> Self {
         const MS: u64 = 1_000_000;
@@ -181,7 +173,6 @@ impl Config {
             uncommitted_bytes_max: 64 << 20,
             cache_bytes_max: 16 << 20,
             snapshot_chunk_bytes: 1 << 20,
-            snapshot_window_bytes: 1 << 20,
             pending_reads_max: 1 << 16,
         }
     }

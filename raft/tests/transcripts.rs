@@ -116,15 +116,6 @@ transcripts! {
     snapshot_stale_leader
     snapshot_unneeded
     snapshot_unreadable
-    snapshot_window
-    snapshot_window_broken
-    snapshot_window_delayed
-    snapshot_window_leader_changes
-    snapshot_window_lost
-    snapshot_window_newer
-    snapshot_window_restart
-    snapshot_window_slow
-    snapshot_window_twice
     stale_leader
     timeout_now_outdated
     transfer

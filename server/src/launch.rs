@@ -296,7 +296,6 @@ impl ClusterStart {
             election_timeout_ms: u64::from(config.election_timeout_min_ms),
             read_mode: config.raft_read_mode.into(),
             durability: config.raft_durability.into(),
-            snapshot_piece_bytes: config.snapshot_piece_bytes,
         };
         Self {
             replicas: groups::own_replicas(&start.file),

@@ -2,9 +2,7 @@
 //!
 //! # Invariants
 //!
-//! - As many pieces are on their way to a peer as a window holds (`outgoing.rs`). What is lost is asked for: the receiver
-//!   says how much it has.
-//! - A receiver takes pieces in order, and no more than a window of them before they are stored.
+//! - One piece at a time is on its way to a peer. What is lost is asked for: the receiver says how much it has.
 //! - A receiver joins only pieces of one snapshot of one sender: two replicas' snapshots of one index may differ in
 //!   their bytes.
 //! - From the last piece until the snapshot is installed the log does not change, nothing is handed out to be
@@ -16,7 +14,7 @@ use std::sync::Arc;
 use super::Raft;
 use crate::{
     Body, Index, ReplicaId, SnapshotMeta, SnapshotRead, SnapshotWrite, Term, mutation::Mutation,
-    outgoing::SnapshotStep,
+    progress::SnapshotStep,
 };
 
 /// A snapshot that comes.
@@ -105,7 +103,7 @@ impl Raft {
             return;
         }
         outgoing.meta = Some(meta.clone());
-        outgoing.sent(bytes.len() as u64, is_last, now_ns);
+        outgoing.step = SnapshotStep::Sent { since_ns: now_ns };
         self.send(peer, Body::Snapshot { meta, offset, bytes, is_last });
     }
 
@@ -130,10 +128,9 @@ impl Raft {
         term: Term,
         next_offset: u64,
     ) {
-        let (now_ns, pieces_max) = (self.now_ns, self.config.snapshot_window_pieces());
         let Some(outgoing) = self.hear(from).and_then(|progress| progress.outgoing.as_mut()) else { return };
         if outgoing.is(index, term) {
-            outgoing.answered(next_offset, now_ns, pieces_max);
+            outgoing.go_on(next_offset);
         }
     }
 }
@@ -166,10 +163,6 @@ impl Raft {
             }
             return;
         }
-        if handed > stored && handed - stored >= self.config.snapshot_window_bytes as u64 {
-            // As good as lost: no leader that is set up like this replica sends it so early.
-            return;
-        }
         let handed = piece.offset + piece.bytes.len() as u64;
         let is_complete = piece.is_last;
         self.incoming = Some(Incoming { from, meta: piece.meta.clone(), stored, handed, is_complete });
@@ -180,12 +173,12 @@ impl Raft {
     /// pieces must be stored in the order in which they came.
     pub fn snapshot_stored(&mut self, index: Index, term: Term, next_offset: u64) {
         let Some(incoming) = &mut self.incoming else { return };
-        if !incoming.is(index, term) || !(incoming.stored + 1..=incoming.handed).contains(&next_offset) {
+        if !incoming.is(index, term) || next_offset > incoming.handed {
             return;
         }
-        incoming.stored = next_offset;
+        incoming.stored = incoming.stored.max(next_offset);
         let from = incoming.from;
-        if !incoming.is_complete && self.leader == Some(from) {
+        if !incoming.is_complete && incoming.stored == incoming.handed && self.leader == Some(from) {
             self.send(from, Body::SnapshotReply { index, term, next_offset });
         }
     }
@@ -213,20 +206,15 @@ impl Raft {
     }
 
     /// The driver cannot store the snapshot that comes, or cannot load it and still has the state machine as it was.
-    /// The leader begins anew once it asks. Pieces that came behind and were not handed out are dropped.
+    /// The leader begins anew once it asks.
     pub fn snapshot_failed(&mut self, index: Index, term: Term) {
-        if self.incoming.take_if(|incoming| incoming.is(index, term)).is_some() {
-            self.snapshot_writes.clear();
-        }
+        self.incoming.take_if(|incoming| incoming.is(index, term));
     }
 
     /// The driver does not take the snapshot that comes, because [`Self::keeps_log`]. What a snapshot covers is committed, so
     /// what the log has up to there is, and agrees with every leader's: it goes on from that.
     pub fn snapshot_needless(&mut self, index: Index, term: Term) {
         let taken = self.incoming.take_if(|incoming| incoming.is(index, term));
-        if taken.is_some() {
-            self.snapshot_writes.clear();
-        }
         if taken.is_some() && self.log.term_at(index) == Some(term) {
             self.commit_to(index);
             self.following.agree(self.commit_index);

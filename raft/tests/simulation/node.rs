@@ -38,7 +38,7 @@ pub(crate) struct Node {
 
 /// Work on files that finished.
 pub(crate) enum Finished {
-    PieceStored { file: SnapshotFile, number: u64, next_offset: u64, whole: Option<std::sync::Arc<[u8]>> },
+    PieceStored { file: SnapshotFile, next_offset: u64, whole: Option<std::sync::Arc<[u8]>> },
     SnapshotSaved { file: SnapshotFile, bytes: std::sync::Arc<[u8]> },
     Read { group: usize, replica: ReplicaId, read: Reading },
 }
@@ -328,8 +328,8 @@ fn finish(replicas: &mut [Option<Replica>], host: &mut Host<'_>, finished: Finis
     };
     let Some(replica) = replicas[group].as_mut().filter(|replica| replica.id == id) else { return };
     match finished {
-        Finished::PieceStored { file, number, next_offset, whole } => {
-            replica.piece_stored(host, (file.meta, number), next_offset, whole);
+        Finished::PieceStored { file, next_offset, whole } => {
+            replica.piece_stored(host, file.meta, next_offset, whole);
         }
         Finished::SnapshotSaved { file, bytes } => replica.snapshot_saved(host, file.meta, bytes),
         Finished::Read { read, .. } => replica.fetch(host, read),

@@ -47,7 +47,6 @@ pub(crate) enum Event {
     /// A piece of a snapshot that came is in its file.
     PieceStored {
         file: SnapshotFile,
-        number: u64,
         next_offset: u64,
         whole: Option<Arc<[u8]>>,
     },

@@ -49,10 +49,6 @@ struct Read {
 struct Incoming {
     meta: SnapshotMeta,
     bytes: Vec<u8>,
-    /// Its number among those that came.
-    number: u64,
-    /// When its last piece is stored: they are in order.
-    stored_ns: u64,
 }
 
 /// A replica and its driver. All of it is gone when the node stops.
@@ -71,7 +67,6 @@ pub(crate) struct Replica {
     reads: Vec<Read>,
     contexts: u64,
     incoming: Option<Incoming>,
-    incoming_number: u64,
     /// The last snapshot that was begun here, and whether its mark is still to become durable.
     saved: Index,
     is_saving: bool,
@@ -131,7 +126,6 @@ impl Replica {
             reads: Vec::new(),
             contexts: 0,
             incoming: None,
-            incoming_number: 0,
             saved: snapshot.meta.index,
             is_saving: false,
             led: 0,

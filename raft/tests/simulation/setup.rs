@@ -176,7 +176,6 @@ impl Setup {
                 self.snapshot_every = random.pick(&[5, 10, 20]);
                 self.config.cache_bytes_max = random.pick(&[0, 200, 1000]);
                 self.config.snapshot_chunk_bytes = random.pick(&[16, 64, 128]);
-                self.config.snapshot_window_bytes = random.pick(&[0, 256, 1024]);
                 self.unstable_permille = random.pick(&[0, 300, 900]);
                 self.think_ns = random.pick(&[3, 10]) * MS;
                 self.clients = random.between(4, 8) as usize;
@@ -205,7 +204,6 @@ fn config(random: &mut Random) -> Config {
     config.uncommitted_bytes_max = random.pick(&[200, 2000, 1 << 20]);
     config.cache_bytes_max = random.pick(&[0, 1000, 1 << 20]);
     config.snapshot_chunk_bytes = random.pick(&[64, 256, 1 << 20]);
-    config.snapshot_window_bytes = config.snapshot_chunk_bytes * random.pick(&[0, 2, 16]);
     config.pending_reads_max = random.pick(&[1, 4, 1 << 16]);
     config
 }

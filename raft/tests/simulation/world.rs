@@ -155,13 +155,9 @@ impl World {
             Event::Turn { node } => self.nodes[node].turn(outside),
             Event::Written { node, life } => self.nodes[node].disk_finished(outside, life, false),
             Event::Synced { node, life } => self.nodes[node].disk_finished(outside, life, true),
-            Event::PieceStored { file, number, next_offset, whole } => {
+            Event::PieceStored { file, next_offset, whole } => {
                 let (node, life) = (file.node, file.life);
-                self.nodes[node].finish(
-                    outside,
-                    life,
-                    Finished::PieceStored { file, number, next_offset, whole },
-                );
+                self.nodes[node].finish(outside, life, Finished::PieceStored { file, next_offset, whole });
             }
             Event::SnapshotSaved { file, bytes } => {
                 let (node, life) = (file.node, file.life);

@@ -175,8 +175,6 @@ fn start_cluster(world: &mut World, words: &Words<'_>) {
 
 fn start_replica(world: &mut World, id: u64, words: &Words<'_>, disk: Disk) {
     let mut config = Config::new(ReplicaId(id));
-    // One piece at a time, unless a transcript is about windows.
-    config.snapshot_window_bytes = 0;
     for (key, value) in &words.options {
         configure(&mut config, key, value);
     }
@@ -200,7 +198,6 @@ fn configure(config: &mut Config, key: &str, value: &str) {
         ("uncommitted-bytes", _) => config.uncommitted_bytes_max = size(),
         ("cache-bytes", _) => config.cache_bytes_max = size(),
         ("chunk-bytes", _) => config.snapshot_chunk_bytes = size(),
-        ("window-bytes", _) => config.snapshot_window_bytes = size(),
         ("pending-reads", _) => config.pending_reads_max = size(),
         _ => panic!("{key}={value} is no setting"),
     }

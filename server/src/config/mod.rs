@@ -136,8 +136,6 @@ pub struct Config {
     pub feature_level: u16,
     /// See [`Self::feature_level`].
     pub newer_commands: &'static [(&'static str, u16)],
-    /// Bytes of one piece of a snapshot for another node. Not an option: for tests whose shards are small.
-    pub snapshot_piece_bytes: usize,
     /// How many replicas a shard is meant to have (`replication-factor`).
     pub replication_factor: u8,
     /// The port for other nodes; 0: there is none, because `port` is too large for the default (`peer-port`).
@@ -237,8 +235,6 @@ impl Default for Config {
             is_cluster_enabled: false,
             feature_level: feature_level::CURRENT,
             newer_commands: &[],
-            // Larger ones take so long to load that others wait.
-            snapshot_piece_bytes: 64 << 10,
             replication_factor: 3,
             peer_port: 6379 + PEER_PORT_OFFSET,
             announce_host: None,

@@ -89,23 +89,14 @@ fn data_from_before_the_cluster_is_kept() {
 /// What a node logs when it goes on from a snapshot of its leader.
 const INSTALLED: &str = "the shard goes on from the leader's snapshot";
 
-/// A value that cannot be compressed, another one for every mark and number.
-fn big_value(mark: u8, number: usize) -> Vec<u8> {
-    let mut state = (number as u64) << 8 | u64::from(mark);
-    let mut next = || {
-        // A linear congruence, of which the high bits are good enough.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    (0..BIG_BYTES).map(|_| next()).collect()
-}
-
-/// Values of some size in every shard: a shard's snapshot takes several pieces, of which several are on their way at a time.
+/// Values of some size in every shard: a shard's snapshot takes several messages.
 fn fill(node: &Node, mark: u8) {
     let mut bytes = Vec::new();
     for number in 0..BIG_KEYS {
-        let value = big_value(mark, number);
-        resp::encode_request(&[&b"SET"[..], format!("big:{number}").as_bytes(), &value], &mut bytes);
+        resp::encode_request(
+            &[&b"SET"[..], format!("big:{number}").as_bytes(), &vec![mark; BIG_BYTES]],
+            &mut bytes,
+        );
     }
     let replies = node.connect().exchange(&bytes, BIG_KEYS).expect("a reply each");
     assert!(replies.iter().all(|reply| reply.is_status("OK")));
@@ -115,7 +106,7 @@ fn check_filled(node: &Node, mark: u8) {
     let mut connection = node.connect();
     for number in 0..BIG_KEYS {
         let reply = connection.words(&format!("GET big:{number}"));
-        let is_whole = reply.bytes().is_some_and(|value| value == big_value(mark, number));
+        let is_whole = reply.bytes().is_some_and(|value| value == vec![mark; BIG_BYTES]);
         assert!(is_whole, "big:{number} has {:?} bytes", reply.bytes().map(<[u8]>::len));
     }
 }

@@ -45,9 +45,7 @@ impl Replica {
     pub(super) fn store(&mut self, host: &mut Host<'_>, write: SnapshotWrite) {
         let SnapshotWrite { meta, offset, bytes, is_last } = write;
         if offset == 0 {
-            self.incoming_number += 1;
-            let number = self.incoming_number;
-            self.incoming = Some(Incoming { meta: meta.clone(), bytes: Vec::new(), number, stored_ns: 0 });
+            self.incoming = Some(Incoming { meta: meta.clone(), bytes: Vec::new() });
         }
         let incoming = self.incoming.as_mut().expect("the first piece came first");
         assert_eq!(
@@ -58,33 +56,28 @@ impl Replica {
         incoming.bytes.extend_from_slice(&bytes);
         let next_offset = incoming.bytes.len() as u64;
         let whole = is_last.then(|| incoming.bytes.as_slice().into());
-        let now_ns = host.outside.now_ns;
-        let at_ns = now_ns.max(incoming.stored_ns) + host.outside.random.between(100_000, 3_000_000);
-        incoming.stored_ns = at_ns;
-        let number = incoming.number;
+        if is_last {
+            self.incoming = None;
+        }
         let file = self.file(host, meta);
-        host.outside.later(at_ns - now_ns, Event::PieceStored { file, number, next_offset, whole });
+        let delay_ns = host.outside.random.between(100_000, 3_000_000);
+        host.outside.later(delay_ns, Event::PieceStored { file, next_offset, whole });
     }
 
     /// A piece is in its file, unless that failed; with the last one the snapshot is whole, and is marked.
     pub(crate) fn piece_stored(
         &mut self,
         host: &mut Host<'_>,
-        (meta, number): (SnapshotMeta, u64),
+        meta: SnapshotMeta,
         next_offset: u64,
         whole: Option<Arc<[u8]>>,
     ) {
-        // It may be of one that failed before, or that another leader's has taken the place of.
-        if self.incoming.as_ref().is_none_or(|incoming| incoming.number != number) {
-            return;
-        }
         if !host.outside.is_over && host.outside.random.permille(FAILED_PERMILLE) {
-            self.incoming = None;
+            self.incoming.take_if(|incoming| incoming.meta == meta);
             return self.raft.snapshot_failed(meta.index, meta.term);
         }
         self.raft.snapshot_stored(meta.index, meta.term, next_offset);
         if let Some(bytes) = whole {
-            self.incoming = None;
             let snapshot = Snapshot { meta, bytes, is_installed: true };
             if host.outside.is(Flaw::InstallBeforeDurable) {
                 self.install(host, &snapshot);

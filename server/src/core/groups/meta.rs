@@ -521,7 +521,6 @@ mod tests {
             election_timeout_ms: 150,
             read_mode: ReadMode::Lease,
             durability: Durability::Fsync,
-            snapshot_piece_bytes: 64 << 10,
         };
         let file = ClusterFile {
             number: 1,

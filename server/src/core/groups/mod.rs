@@ -47,7 +47,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use duva_engine::{TransactionName, command::Handler};
 use duva_raft::{
     AppliedLog, Config, Durability, Entry, HardState, Membership, Payload, Payloads, Raft, ReadMode, Ready,
-    ReplicaId, Restored, SnapshotMeta, SnapshotRead,
+    ReplicaId, Restored, SnapshotMeta,
 };
 
 use super::{
@@ -97,8 +97,6 @@ pub struct GroupOptions {
     pub read_mode: ReadMode,
     /// When a copy counts.
     pub durability: Durability,
-    /// Bytes of one piece of a snapshot.
-    pub snapshot_piece_bytes: usize,
 }
 
 /// The membership that every group begins with.
@@ -125,8 +123,7 @@ impl GroupOptions {
             read_mode: self.read_mode,
             durability: self.durability,
             cache_bytes_max: CACHE_BYTES_A_CORE / groups.max(1),
-            snapshot_chunk_bytes: self.snapshot_piece_bytes,
-            snapshot_window_bytes: self.snapshot_piece_bytes * snapshots::WINDOW_PIECES_MAX,
+            snapshot_chunk_bytes: 64 << 10,
             ..Config::new(replica)
         }
     }
@@ -295,8 +292,6 @@ pub struct Groups {
     committed_bytes: usize,
     decoder: Decoder,
     outgoing: Vec<Outgoing>,
-    /// Pieces of snapshots that are to be read once there is room for them on their links.
-    held_reads: Vec<(u16, SnapshotRead)>,
     fetching: Vec<Fetching>,
     returning: Vec<Returning>,
     next_read: u32,
@@ -364,7 +359,6 @@ impl Groups {
             committed_bytes: 0,
             decoder: Decoder::default(),
             outgoing: Vec::new(),
-            held_reads: Vec::new(),
             fetching: Vec::new(),
             returning: Vec::new(),
             next_read: 0,

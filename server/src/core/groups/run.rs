@@ -240,9 +240,6 @@ impl Node {
         groups.tick(self.is_journal_lost());
         self.compare_groups(&mut groups);
         self.run_returning(&mut groups, io);
-        if !groups.held_reads.is_empty() {
-            self.read_held(&mut groups, io);
-        }
         groups.has_backlog = false;
         for shard in std::mem::take(&mut groups.paused) {
             groups.mark_dirty(shard);

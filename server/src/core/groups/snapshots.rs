@@ -5,21 +5,17 @@
 //! - A follower's shard is replaced whole, between two entries, once the snapshot's file is published and the journal
 //!   says so, both durably.
 //! - A shard is not replaced while a save walks it.
-//! - A few snapshots come at a time, each in pieces that are loaded one after the other: the next one once the one before is in
-//!   its file.
-//! - Pieces are small. Of each snapshot one may always be on its way, and more as long as few of all wait to leave on their link:
-//!   whatever else is sent there is to be no later for them.
+//! - A few snapshots come at a time, each in pieces that are loaded as they come.
 
-use std::{collections::VecDeque, path::PathBuf};
+use std::path::PathBuf;
 
 use duva_engine::Shard;
 use duva_net::io::{File, FileTask, Io};
 use duva_persist::names;
-use duva_raft::{Progress, ReplicaId, SnapshotMeta, SnapshotRead, SnapshotWrite};
+use duva_raft::{ReplicaId, SnapshotMeta, SnapshotRead, SnapshotWrite};
 
 use super::{Group, Groups};
 use crate::{
-    cluster::node_of,
     core::{node::Node, save, tickets::Ticket},
     storage::SnapshotLoader,
 };
@@ -29,15 +25,6 @@ pub(in crate::core) const INCOMING_MAX: u32 = 4;
 
 /// How long the next piece of a snapshot is waited for, in nanoseconds.
 const INCOMING_PATIENCE_NS: u64 = 10_000_000_000;
-
-/// Pieces of one snapshot that may be on their way to a follower. How many are, the distance decides.
-pub(super) const WINDOW_PIECES_MAX: usize = 16;
-
-/// Bytes of all snapshots that may be on their way from this core to one node, beyond a piece each.
-const LINK_WINDOW_BYTES_MAX: u64 = 4 << 20;
-
-/// Bytes that wait to leave on a link, or are read to leave there, from which on a snapshot may have no second piece on its way.
-const LINK_UNSENT_BYTES_MAX: usize = 256 << 10;
 
 /// A piece that is being read for a follower.
 pub(super) struct Outgoing {
@@ -59,8 +46,6 @@ pub(super) struct Incoming {
     loader: Option<SnapshotLoader>,
     /// From then on.
     shard: Option<Box<Shard>>,
-    /// Pieces that came while an earlier one was written.
-    waiting: VecDeque<SnapshotWrite>,
     bytes: u64,
     /// File tasks that were given and are not done.
     tasks: u32,
@@ -82,7 +67,6 @@ impl Node {
         io: &mut impl Io,
     ) {
         let SnapshotRead { peer, snapshot, offset, bytes_max } = read;
-        let node = node_of(peer);
         let meta = group.raft.snapshot().clone();
         let newest = self.saver.newest(group.shard);
         // What follows it must be there as well, or the follower would only ask again.
@@ -98,10 +82,6 @@ impl Node {
             }
             return group.raft.snapshot_unreadable(peer);
         }
-        if !groups.has_room_for_piece(group, peer, self.peers.unsent_bytes(node)) {
-            groups.held_reads.push((group.shard, read));
-            return;
-        }
         groups.next_read = groups.next_read.wrapping_add(1);
         let number = groups.next_read;
         let path = self.journal_directory().join(names::snapshot(group.shard, meta.index));
@@ -115,20 +95,6 @@ impl Node {
         });
         let task = FileTask::Read { path, offset_bytes: offset, length_bytes: bytes_max };
         io.file_task(Ticket::GroupRead(number).number(), task);
-    }
-
-    /// Reads the pieces that there is room for by now, those first that have waited longest.
-    pub(super) fn read_held(&mut self, groups: &mut Groups, io: &mut impl Io) {
-        for (shard, read) in std::mem::take(&mut groups.held_reads) {
-            let Some(mut group) = groups.by_shard[usize::from(shard)].take() else { continue };
-            let offset = group.raft.progress(read.peer).and_then(|progress| progress.snapshot_offset());
-            // Its leader may go on elsewhere by now.
-            if offset == Some(read.offset) {
-                self.read_snapshot(groups, &mut group, read, io);
-            }
-            groups.by_shard[usize::from(shard)] = Some(group);
-            groups.mark_dirty(shard);
-        }
     }
 
     /// A piece of a file was read, or could not be.
@@ -169,37 +135,24 @@ impl Node {
         piece: SnapshotWrite,
         io: &mut impl Io,
     ) {
-        let (index, term) = (piece.meta.index, piece.meta.term);
+        let SnapshotWrite { meta, offset, bytes, is_last } = piece;
+        let (index, term) = (meta.index, meta.term);
         if group.raft.keeps_log(index, term) {
             // Its leader does not know how far this replica has come, and would send it again and again.
             group.raft.snapshot_needless(index, term);
             return;
         }
-        if piece.offset == 0 && !self.begin_incoming(groups, group, &piece.meta, io) {
+        if offset == 0 && !self.begin_incoming(groups, group, &meta, io) {
             return group.raft.snapshot_failed(index, term);
         }
-        let Some(incoming) =
-            group.incoming.as_mut().filter(|it| it.meta == piece.meta && it.loader.is_some())
+        let ticket = Ticket::Install(group.shard.into()).number();
+        let Some(incoming) = group.incoming.as_mut().filter(|it| it.meta == meta && it.loader.is_some())
         else {
             return group.raft.snapshot_failed(index, term);
         };
-        incoming.heard_ns = groups.now_ns;
-        if piece.offset > 0 && incoming.tasks > 0 {
-            // Raft bounds how many.
-            incoming.waiting.push_back(piece);
-        } else {
-            self.load_piece(group, piece, io);
-        }
-    }
-
-    /// Loads a piece of the snapshot that comes, and has it written.
-    fn load_piece(&mut self, group: &mut Group, piece: SnapshotWrite, io: &mut impl Io) {
-        let SnapshotWrite { meta: SnapshotMeta { index, term, .. }, offset, bytes, is_last } = piece;
-        let ticket = Ticket::Install(group.shard.into()).number();
-        let Some(incoming) = &mut group.incoming else { return };
-        let Some(loader) = &mut incoming.loader else { return };
-        let fed = loader.feed(&bytes);
+        let fed = incoming.loader.as_mut().expect("it was looked at above").feed(&bytes);
         incoming.bytes = offset + bytes.len() as u64;
+        incoming.heard_ns = groups.now_ns;
         let mut task = |task: FileTask| {
             incoming.tasks += 1;
             io.file_task(ticket, task);
@@ -266,7 +219,6 @@ impl Node {
             temporary,
             loader: Some(loader),
             shard: None,
-            waiting: VecDeque::new(),
             bytes: 0,
             tasks: 1,
             is_recorded: false,
@@ -283,7 +235,6 @@ impl Node {
         }
         incoming.loader = None;
         incoming.shard = None;
-        incoming.waiting.clear();
         incoming.tasks += 1;
         let discard = FileTask::Discard { file: file_of(incoming.place), path: incoming.temporary.clone() };
         io.file_task(Ticket::Install(group.shard.into()).number(), discard);
@@ -343,13 +294,9 @@ impl Node {
             groups.incoming_places &= !(1 << incoming.place);
             group.incoming = None;
         } else if incoming.loader.is_some() {
-            // The next piece may be loaded: this one is not only in memory.
+            // The next piece may come: this one is not only in memory.
             let (index, term, bytes) = (incoming.meta.index, incoming.meta.term, incoming.bytes);
-            let next = incoming.waiting.pop_front();
             group.raft.snapshot_stored(index, term, bytes);
-            if let Some(piece) = next {
-                self.load_piece(group, piece, io);
-            }
         } else if incoming.shard.is_some() && !incoming.is_recorded {
             let (index, term) = (incoming.meta.index, incoming.meta.term);
             if group.raft.keeps_log(index, term) {
@@ -423,28 +370,6 @@ impl Node {
     pub(in crate::core) fn snapshot_names(&self, shard: u16, index: u64) -> Option<(u64, Vec<u8>)> {
         let raft = self.groups.as_ref()?.raft(usize::from(shard))?;
         Some((raft.term_at(index)?, raft.membership_at(index).encode()))
-    }
-}
-
-impl Groups {
-    /// Whether another piece of a group's snapshot may be read for a follower, on whose link `unsent_bytes` wait to leave. The
-    /// group is out of its place.
-    pub(super) fn has_room_for_piece(&self, group: &Group, peer: ReplicaId, unsent_bytes: usize) -> bool {
-        let own_bytes = group.raft.progress(peer).map_or(0, Progress::snapshot_inflight_bytes);
-        // One piece of each may always be on its way, whatever else is: there must be an end to it.
-        if own_bytes == 0 {
-            return true;
-        }
-        let node = node_of(peer);
-        let reading = self.outgoing.iter().filter(|outgoing| node_of(outgoing.peer) == node);
-        let reading_bytes: usize = reading.map(|outgoing| outgoing.length_bytes).sum();
-        if unsent_bytes + reading_bytes >= LINK_UNSENT_BYTES_MAX {
-            return false;
-        }
-        let peers = self.replicas().flat_map(|(_, raft)| raft.peers());
-        let others = peers.filter(|&(replica, _)| node_of(replica) == node);
-        let others_bytes: u64 = others.map(|(_, progress)| progress.snapshot_inflight_bytes()).sum();
-        own_bytes + others_bytes < LINK_WINDOW_BYTES_MAX
     }
 }
 

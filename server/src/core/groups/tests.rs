@@ -1,4 +1,4 @@
-//! Replicas driven by hand: what waits to be applied is bounded, and what is on its way of snapshots.
+//! One replica, driven by hand: what waits to be applied is bounded.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use duva_raft::{
     SnapshotMeta, codec,
 };
 
-use super::{COMMITTED_BYTES_MAX, GroupOptions, Groups, genesis_membership, snapshots::WINDOW_PIECES_MAX};
+use super::{COMMITTED_BYTES_MAX, GroupOptions, Groups, genesis_membership};
 use crate::{
     cluster::{GENESIS_REPLICA, node_of, replica},
     config::Config,
@@ -25,8 +25,6 @@ use crate::{
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-const PIECE_BYTES: usize = 64 << 10;
-
 /// A node of one core with a replica of shard 0, which is the only voter if it is the first one.
 fn node(own: ReplicaId) -> Node {
     let config = Config { cores: 1, shards: 8, append_only: false, ..Config::default() };
@@ -38,7 +36,6 @@ fn node(own: ReplicaId) -> Node {
         election_timeout_ms: 150,
         read_mode: ReadMode::Lease,
         durability: Durability::Fsync,
-        snapshot_piece_bytes: PIECE_BYTES,
     };
     let mut groups = Groups::new(options, 8, 1);
     let snapshot = SnapshotMeta { membership: genesis_membership(), ..SnapshotMeta::default() };
@@ -163,80 +160,4 @@ fn a_follower_that_cannot_apply_takes_no_entries_of_that_group() {
     node.groups = Some(taken);
     append(&mut node, 2, vec![entry(2)]);
     assert_eq!(last_index(&node), 2);
-}
-
-/// The only follower of the groups below, on another node.
-const FOLLOWER: u32 = 2;
-
-/// Adds a group that this node leads, and has as much of its snapshot on its way to a follower as may be.
-fn send_snapshot(node: &mut Node, shard: u16) {
-    let peer = replica(FOLLOWER, 7);
-    let groups = groups(node);
-    let snapshot = SnapshotMeta { membership: genesis_membership(), ..SnapshotMeta::default() };
-    let restored = Restored { hard_state: HardState::default(), snapshot, entries: Vec::new() };
-    groups.add(shard, GENESIS_REPLICA, restored, 0, 1);
-    let raft = &mut groups.by_shard[usize::from(shard)].as_mut().expect("it was just added").raft;
-    let mut ready = Ready::default();
-    let mut settle = |raft: &mut duva_raft::Raft| {
-        let mut reads = Vec::new();
-        while raft.has_ready() {
-            raft.take_ready(SECOND_NS, &mut ready);
-            if let Some(write) = &ready.write {
-                raft.synced(write.number);
-            }
-            reads.append(&mut ready.snapshot_reads);
-        }
-        raft.applied(raft.commit_index());
-        reads
-    };
-    raft.tick(SECOND_NS);
-    settle(raft);
-    raft.propose_membership(SECOND_NS, &[GENESIS_REPLICA], &[peer]).expect("it leads");
-    settle(raft);
-    raft.compact(raft.applied_index());
-    let (term, last_index) = (raft.term(), raft.last_index());
-    let answer = |raft: &mut duva_raft::Raft, body| {
-        raft.step(SECOND_NS, Message { from: peer, to: GENESIS_REPLICA, term, body });
-    };
-    answer(raft, Body::AppendReject { prev_index: last_index, hint_index: 0, hint_term: 0 });
-    let meta = raft.snapshot().clone();
-    let piece: Arc<[u8]> = vec![0; PIECE_BYTES].as_slice().into();
-    let mut stored = 0;
-    loop {
-        let mut reads = settle(raft);
-        while let Some(read) = reads.pop() {
-            raft.snapshot_read(peer, meta.clone(), read.offset, Arc::clone(&piece), false);
-            reads.append(&mut settle(raft));
-        }
-        let inflight = raft.progress(peer).expect("it is a member").snapshot_inflight_bytes();
-        if inflight == (WINDOW_PIECES_MAX * PIECE_BYTES) as u64 {
-            return;
-        }
-        stored += PIECE_BYTES as u64;
-        assert!(stored < 16 << 20, "the window grows");
-        answer(raft, Body::SnapshotReply { index: meta.index, term: meta.term, next_offset: stored });
-    }
-}
-
-/// Whether another piece for the follower of a shard's group may be read.
-fn has_room(node: &mut Node, shard: u16, unsent_bytes: usize) -> bool {
-    let groups = groups(node);
-    let group = groups.by_shard[usize::from(shard)].take().expect("there is a replica");
-    let has_room = groups.has_room_for_piece(&group, replica(FOLLOWER, 7), unsent_bytes);
-    groups.by_shard[usize::from(shard)] = Some(group);
-    has_room
-}
-
-#[test]
-fn pieces_of_snapshots_on_one_link_are_bounded() {
-    let mut node = node(GENESIS_REPLICA);
-    for shard in 1..=3 {
-        send_snapshot(&mut node, shard);
-        assert!(has_room(&mut node, shard, 0));
-    }
-    assert!(has_room(&mut node, 1, 255 << 10) && !has_room(&mut node, 1, 256 << 10));
-    send_snapshot(&mut node, 4);
-    assert!((1..=4).all(|shard| !has_room(&mut node, shard, 0)), "the link's window is full");
-    // But what has nothing on its way may have one piece there.
-    assert!(has_room(&mut node, 0, 8 << 20));
 }

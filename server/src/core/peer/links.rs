@@ -361,11 +361,6 @@ impl Peers {
         self.place(to).is_none_or(|place| self.links[place].unsent_bytes() < UNSENT_BYTES_MAX)
     }
 
-    /// Bytes that wait to leave for `to`.
-    pub fn unsent_bytes(&self, to: u32) -> usize {
-        self.place(to).map_or(0, |place| self.links[place].unsent_bytes())
-    }
-
     /// The nodes whose links broke, or could not be dialled, since this was asked last, each once. What was sent to them before
     /// may have arrived or not. A link may be up again already.
     pub fn take_broken(&mut self) -> impl Iterator<Item = u32> + use<> {

@@ -61,7 +61,7 @@ pub(super) struct SimNode {
 
 /// What all nodes of a run have in common.
 pub(super) fn choose_config(random: &mut Random) -> Config {
-    let config = Config {
+    Config {
         replication_factor: random.pick(&[3, 3, 5]),
         session_wait_ms: random.pick(&[0, 20, 1_000]),
         shards: SHARDS,
@@ -76,9 +76,7 @@ pub(super) fn choose_config(random: &mut Random) -> Config {
         snapshot_is_compressed: random.one_in(2),
         rewrite_size_bytes_min: random.pick(&[64 << 10, 256 << 10, 64 << 20]),
         ..Config::default()
-    };
-    // Drawn aside, so that seeds stay the runs that they were.
-    Config { snapshot_piece_bytes: random.clone().pick(&[256, 4 << 10, 64 << 10]), ..config }
+    }
 }
 
 fn random_id(random: &mut Random) -> [u8; 16] {
