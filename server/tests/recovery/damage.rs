@@ -89,9 +89,20 @@ fn small_directory() -> TemporaryDirectory {
     for (cores, keys) in [(1, 0..50), (2, 50..100)] {
         let server = options(&data, cores).start();
         fill(&mut server.connect(), keys, 10);
+        wait_until_there_is_a_spare(&server);
         kill(server);
     }
     data
+}
+
+/// A segment is prepared beside the writes, which may be faster.
+fn wait_until_there_is_a_spare(server: &Server) {
+    let mut client = server.connect();
+    server.wait_until("a segment is prepared", || {
+        let info = client.words("INFO persistence");
+        let info = String::from_utf8_lossy(info.bytes().expect("INFO answers with a text")).into_owned();
+        info.lines().any(|line| line.starts_with("journal_spare_segments:") && !line.ends_with(":0"))
+    });
 }
 
 /// Whether a server wrote anything to the segment.
