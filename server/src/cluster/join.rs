@@ -16,12 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use duva_raft::{Membership, SnapshotMeta};
+use duva_raft::{HardState, Membership, SnapshotMeta};
 
 use super::{
     DecodeError,
     bytes::Reader,
     feature_level::FIRST,
+    file::ClusterFile,
     meta::{MetaState, is_host},
 };
 
@@ -71,6 +72,20 @@ pub struct JoinAnswer {
 }
 
 impl JoinAnswer {
+    /// What the node that was let in begins with.
+    pub fn into_file(self) -> ClusterFile {
+        let Self { number, state, snapshot } = self;
+        ClusterFile {
+            number,
+            is_recovering: false,
+            cluster: state.cluster,
+            hard_state: HardState::default(),
+            snapshot,
+            state,
+            entries: Vec::new(),
+        }
+    }
+
     /// The answer as bytes, little-endian: version u8 (1), number u32, index u64, term u64, length of the membership u16 and the
     /// membership as Raft encodes it, the state as [`MetaState::encode`].
     pub fn encode(&self) -> Vec<u8> {

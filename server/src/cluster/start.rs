@@ -18,7 +18,7 @@ use duva_raft::{HardState, SnapshotMeta};
 use super::{
     feature_level,
     file::{CLUSTER_FILE_NAME, ClusterFile},
-    join::{self, JoinAnswer, JoinError, JoinRequest},
+    join::{self, JoinError, JoinRequest},
     meet::{MARK_NAME, Mark},
     meta::{MetaState, NodeInfo},
     recover::{self, Foundation},
@@ -175,17 +175,9 @@ fn join_as(
     };
     let password = (!config.password.is_empty()).then(|| config.password.reveal());
     let answer = join::join(seed, &request, password, silence_max)?;
-    let JoinAnswer { number, state, snapshot } = answer;
-    let birth = Birth { cluster: state.cluster, node, shards: state.shards, hash_seed: state.hash_seed };
-    let file = ClusterFile {
-        number,
-        is_recovering: false,
-        cluster: state.cluster,
-        hard_state: HardState::default(),
-        snapshot,
-        state,
-        entries: Vec::new(),
-    };
+    let &MetaState { cluster, shards, hash_seed, .. } = &answer.state;
+    let birth = Birth { cluster, node, shards, hash_seed };
+    let file = answer.into_file();
     tracing::info!(number = file.number, "joined the cluster");
     Ok((birth, file))
 }

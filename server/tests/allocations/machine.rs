@@ -17,7 +17,7 @@ use duva_net::{
 };
 use duva_raft::Role;
 use duva_server::{
-    cluster::{self, file::ClusterFile, join::JoinAnswer},
+    cluster::{self, join::JoinAnswer},
     config::Config,
     core::{Core, admin::Shared},
     launch::{self, ClusterStart},
@@ -203,15 +203,7 @@ impl Nodes {
             hash_seed: 7,
         };
         let mut store = Store::open(&config, Some(&birth)).unwrap_or_else(|error| panic!("{error}"));
-        let file = joined.map(|JoinAnswer { number, state, snapshot }| ClusterFile {
-            number,
-            is_recovering: false,
-            cluster: state.cluster,
-            hard_state: Default::default(),
-            snapshot,
-            state,
-            entries: Vec::new(),
-        });
+        let file = joined.map(JoinAnswer::into_file);
         let begun = config.is_cluster_enabled.then(|| {
             let start =
                 cluster::start::open(&config, &mut store, file).unwrap_or_else(|error| panic!("{error}"));

@@ -161,15 +161,7 @@ impl SimNode {
             let files = self.first_files(&mut world.random, answer.as_ref());
             world.machines[self.number].disk.replace_all(files);
         }
-        let joined = answer.map(|JoinAnswer { number, state, snapshot }| ClusterFile {
-            number,
-            is_recovering: false,
-            cluster: state.cluster,
-            hard_state: Default::default(),
-            snapshot,
-            state,
-            entries: Vec::new(),
-        });
+        let joined = answer.map(JoinAnswer::into_file);
         self.is_member = true;
         self.start(world, joined)
     }
