@@ -267,11 +267,7 @@ fn model_line(stream: &[u8], at: &mut usize, limits: &Limits) -> Result<Vec<Vec<
         line.pop();
     }
     line.push(b' ');
-    let arguments = model_arguments(&line).ok_or(Stop::Error(ProtocolError::UnbalancedQuotes))?;
-    match arguments.first().map(|name| name.to_ascii_lowercase()).as_deref() {
-        Some(b"post" | b"host:") => Err(Stop::Error(ProtocolError::Http)),
-        _ => Ok(arguments),
-    }
+    model_arguments(&line).ok_or(Stop::Error(ProtocolError::UnbalancedQuotes))
 }
 
 /// The quoting rules as a state machine over single bytes; `None` if quotes are unbalanced.

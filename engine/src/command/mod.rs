@@ -207,15 +207,16 @@ impl Command {
     }
 }
 
-/// Finds the command that a request names, with its subcommand: a container alone is a command of its own.
+/// Finds the command that a request of `count` arguments, at least one, names, with its subcommand: a container alone is a
+/// command of its own.
 /// `None` when there is none; [`write_unknown_error`] says so.
 #[inline]
-pub fn resolve(args: &Args<'_>) -> Option<&'static Command> {
-    let command = lookup(args.get(0))?;
-    if command.subcommands.is_empty() || args.len() == 1 {
+pub fn resolve<'a>(count: usize, argument: impl Fn(usize) -> &'a [u8]) -> Option<&'static Command> {
+    let command = lookup(argument(0))?;
+    if command.subcommands.is_empty() || count == 1 {
         return Some(command);
     }
-    command.subcommand(args.get(1))
+    command.subcommand(argument(1))
 }
 
 /// Writes the error for a request that [`resolve`] knows nothing of.

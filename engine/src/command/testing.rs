@@ -86,7 +86,7 @@ impl TestKeyspace {
         let mut output = Vec::new();
         let mut args = Args::new(&bytes, &ranges, &mut []);
         let mut reply = Reply::new(&mut output, self.protocol);
-        match resolve(&args) {
+        match resolve(args.len(), |index| args.get(index)) {
             None => write_unknown_error(&args, &mut reply),
             Some(command) if !command.accepts(args.len()) => command.write_arity_error(&mut reply),
             Some(command) => {

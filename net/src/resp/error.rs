@@ -23,8 +23,9 @@ pub enum ProtocolError {
     InlineTooBig,
     /// An inline line has a quote without end, or an argument that goes on behind its closing quote.
     UnbalancedQuotes,
-    /// An inline line is one of an HTTP request, which a web page may have been made to send: someone may be trying
-    /// to reach the server through a browser. Closed without an answer, as Redis does; worth a warning in the log.
+    /// A request is called `POST` or `Host:`, like a line of an HTTP request, which a web page may have been made to send: someone
+    /// may be trying to reach the server through a browser. Closed without an answer, as Redis does; worth a warning in the log.
+    /// The parser knows no names: whoever looks the command up finds this.
     Http,
     /// The request's bytes, large bulks not counted, are more than ranges can address (4 GiB). Closed without an
     /// answer, as Redis does at its query buffer limit.

@@ -45,8 +45,6 @@
 //!   read. Here one beyond the limit is always refused, as Redis does when it comes byte by byte.
 //! - Sounder: at a zero byte in a header or an inline line Redis stops looking and waits for ever. Here it is a byte
 //!   as any other: wrong in a header, part of an argument in a line.
-//! - `POST` and `Host:` are refused as inline lines only ([`ProtocolError::Http`]); Redis does so for requests of bulk
-//!   strings too, which a browser cannot begin with.
 
 mod error;
 mod inline;

@@ -222,16 +222,8 @@ impl Parser {
         let Some(split) = inline::split(line, ranges) else {
             return Err(Progress::Error(ProtocolError::UnbalancedQuotes));
         };
-        let Some(&(offset, length)) = ranges.get(first) else {
+        if ranges.len() == first {
             return Err(Progress::Empty { consumed });
-        };
-        let argument_bytes = match &split {
-            Split::InPlace => line,
-            Split::Unquoted(bytes) => bytes,
-        };
-        let name = &argument_bytes[offset as usize..][..length as usize];
-        if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
-            return Err(Progress::Error(ProtocolError::Http));
         }
         match split {
             Split::InPlace => Ok(consumed),

@@ -279,19 +279,6 @@ fn unbalanced_quotes_are_refused() {
 }
 
 #[test]
-fn http_requests_are_closed_without_an_answer() {
-    for line in ["POST / HTTP/1.1", "post / HTTP/1.1", "host: a", "Host:", "Host: ", "POST", "\"POST\" a"] {
-        assert_eq!(error(format!("{line}\r\n")), "closed", "{line}");
-    }
-    let outcomes = read("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(
-        matches!(outcomes[..], [Outcome::Request(..), Outcome::Error(ProtocolError::Http)]),
-        "{outcomes:?}"
-    );
-    assert_eq!(requests("PO\\ST\r\n*1\r\n$4\r\nPOST\r\n"), [["PO\\\\ST"], ["POST"]]);
-}
-
-#[test]
 fn every_error_can_be_logged() {
     assert_eq!(
         ProtocolError::ExpectedBulk(0xff).to_string(),
@@ -433,7 +420,7 @@ fn any_request() -> impl Strategy<Value = (Vec<Vec<u8>>, Vec<u8>)> {
         }
         (arguments, bytes)
     });
-    // The first is longer than `POST` and `Host:`, and begins as no other kind of request.
+    // The first begins as no other kind of request.
     let word = prop::collection::vec(any::<u8>(), 0..20);
     let inline = (prop::collection::vec((word, 0..3_u8, "[ \t]{1,3}"), 0..6), any::<bool>()).prop_map(
         |(words, carriage)| {
@@ -511,7 +498,7 @@ proptest! {
     #[test]
     fn any_cut_of_likely_bytes_gives_the_same(
         tokens in prop::collection::vec(prop::sample::select(&[
-            "*", "$", "\r\n", "\r", "\n", "0", "1", "2", "3", "10", "-", "a", " ", "\"", "'", "\\", "\\x4", "\0", "post",
+            "*", "$", "\r\n", "\r", "\n", "0", "1", "2", "3", "10", "-", "a", " ", "\"", "'", "\\", "\\x4", "\0",
             "*1\r\n", "*2\r\n", "$0\r\n", "$1\r\n", "$4\r\n", "$23\r\n",
         ][..]), 0..60),
         selector: u8, seed: u8,

@@ -506,13 +506,7 @@ impl Parsed {
                 &bytes[offset as usize..offset as usize + length as usize]
             }
         };
-        let mut command = command::lookup(argument(0));
-        if let Some(container) = command
-            && !container.subcommands.is_empty()
-            && own.len() > 1
-        {
-            command = container.subcommand(argument(1));
-        }
+        let command = command::resolve(own.len(), argument);
         let first_key = self.first_key();
         let is_accepted = command.is_some_and(|command| command.accepts(own.len()));
         if let Some(command) = command
@@ -739,7 +733,6 @@ fn refuse(
     let protocol = connection.protocol;
     connection.reply_with(|output| {
         let mut reply = Reply::new(output, protocol);
-        let args = Args::new(bytes, ranges, large);
         match command {
             Some(command) if command.accepts(args.len()) => {
                 if let Err(error) = command::once_command(args.len(), |index| args.get(index)) {

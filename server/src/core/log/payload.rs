@@ -244,15 +244,10 @@ impl Decoder {
             let (offset, length): ArgumentRange = self.ranges[index];
             &payload[offset as usize..offset as usize + length as usize]
         };
-        let name = if count == 0 { &[][..] } else { argument(0) };
-        let mut command = command::lookup(name).or_else(|| command::transaction::internal(name));
-        if let Some(container) = command
-            && !container.subcommands.is_empty()
-            && count > 1
-        {
-            command = container.subcommand(argument(1));
-        }
-        let command = command.ok_or(BadPayload("it names no command"))?;
+        let count = self.ranges.len();
+        let named =
+            || command::resolve(count, argument).or_else(|| command::transaction::internal(argument(0)));
+        let command = (count > 0).then(named).flatten().ok_or(BadPayload("it names no command"))?;
         if !command.accepts(self.ranges.len()) || matches!(command.run, Run::Server(_)) {
             return Err(BadPayload("it is no complete command"));
         }
