@@ -431,3 +431,28 @@ fn a_dump_that_is_about_to_be_published_is_published_though_the_server_is_to_sto
     assert_eq!(field(&mut bench, other, "rdb_last_bgsave_status"), "ok");
     assert_eq!(number(&mut bench, other, "rdb_changes_since_last_save"), 0);
 }
+
+#[test]
+fn a_journal_that_has_outgrown_its_base_is_rewritten_once() {
+    for fsync in FSYNCS {
+        let (mut bench, [client, other], keys) = two_cores(fsync);
+        let options = "auto-aof-rewrite-percentage 100 auto-aof-rewrite-min-size 100kb";
+        assert!(is_ok(&bench.call(client, &format!("CONFIG SET {options}"))));
+        for key in &keys {
+            let keys = neighbours(&bench, key, 50);
+            for _ in 0..3 {
+                fill(&mut bench, client, &keys, 2000);
+            }
+        }
+        assert!(number(&mut bench, other, "aof_current_size") > 600_000);
+        for _ in 0..5 {
+            bench.pass_ms(1000);
+            bench.wake_all();
+            bench.settle();
+        }
+        assert_eq!(number(&mut bench, other, "aof_rewrites"), 1, "{fsync:?}");
+        let size = number(&mut bench, other, "aof_current_size");
+        assert!(size < 300_000, "{size}");
+        assert_eq!(number(&mut bench, other, "aof_base_size"), size);
+    }
+}

@@ -159,9 +159,11 @@ pub enum SaveMessage {
     PieceTaken(Vec<u8>),
     /// From core 0: nothing will come of it.
     Abandon,
-    /// From core 0: the save or rewrite is over everywhere.
-    Ended {
-        /// Whether it was a rewrite, and succeeded.
+    /// From core 0: the save is over everywhere.
+    Ended,
+    /// From core 0: the rewrite is over everywhere, and the journal is as long as it is to be.
+    Close {
+        /// Whether it succeeded.
         is_rewritten: bool,
         /// Whether the segments of earlier starts are gone.
         is_earlier_gone: bool,
@@ -441,6 +443,13 @@ impl Node {
         }
     }
 
+    /// Nothing is under way any more for which this core's writes would have to wait.
+    fn end_waiting(&mut self) {
+        self.publish_sizes();
+        self.saver.is_gated = false;
+        self.set_gate();
+    }
+
     /// Takes what core `from` says.
     pub(super) fn take_save_message(&mut self, from: usize, message: SaveMessage) {
         match message {
@@ -454,7 +463,8 @@ impl Node {
                 self.saver.keep_spare(buffer);
             }
             SaveMessage::Abandon => self.abandon_part(),
-            SaveMessage::Ended { is_rewritten, is_earlier_gone } => {
+            SaveMessage::Ended => self.end_waiting(),
+            SaveMessage::Close { is_rewritten, is_earlier_gone } => {
                 if let Some(log) = &mut self.log {
                     if is_earlier_gone {
                         log.forget_earlier();
@@ -463,9 +473,8 @@ impl Node {
                         self.saver.base_bytes = log.journal_bytes() + self.saver.snapshot_bytes();
                     }
                 }
-                self.publish_sizes();
-                self.saver.is_gated = false;
-                self.set_gate();
+                self.end_waiting();
+                self.tell(0, SaveMessage::StepDone(true));
             }
             SaveMessage::Answer(waiter, reply) => {
                 self.deliver(waiter.token, waiter.sequence, reply.as_bytes(), true);

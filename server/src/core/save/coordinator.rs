@@ -65,6 +65,8 @@ enum Step {
     Settle,
     /// Every core lets go of what its snapshots cover.
     Trim,
+    /// Every core publishes how long its journal is now: by the sizes of before, the next rewrite would be due at once.
+    Close,
 }
 
 /// A save that is under way.
@@ -320,31 +322,40 @@ impl Node {
                 self.tell_all(|| SaveMessage::Trim(is_ok));
             }
             Step::Trim if rewriting.parts.waiting == 0 => {
+                (rewriting.step, rewriting.waiting) = (Step::Close, cores);
+                let is_rewritten = rewriting.parts.is_ok;
+                let is_earlier_gone = self.remove_earlier_segments(io);
+                self.tell_all(|| SaveMessage::Close { is_rewritten, is_earlier_gone });
+            }
+            Step::Close if rewriting.waiting == 0 => {
                 let Parts { is_ok, bytes_peak, .. } = rewriting.parts;
-                self.end_rewriting(io, is_ok, bytes_peak);
+                self.end_rewriting(is_ok, bytes_peak);
             }
             _ => {}
         }
     }
 
-    fn end_rewriting(&mut self, io: &mut impl Io, is_ok: bool, bytes_peak: u64) {
-        self.shared.save_status().rewrite_finished(is_ok, bytes_peak, self.executor.now_ms);
+    /// Removes those segments of earlier starts that snapshots cover. Returns whether none is left.
+    fn remove_earlier_segments(&mut self, io: &mut impl Io) -> bool {
         let coordinator = self.saver.coordinator.as_deref_mut().expect("core 0 coordinates");
-        coordinator.run = Run::Idle;
-        let mut is_earlier_gone = false;
         if let Some(earlier) = self.shared.earlier_segments() {
             let paths = earlier.covered(&|shard| coordinator.covered[usize::from(shard)]);
             if !paths.is_empty() {
                 io.file_task(Ticket::Ignored.number(), FileTask::Remove { paths });
             }
-            is_earlier_gone = earlier.bytes() == 0;
+            return earlier.bytes() == 0;
         }
+        false
+    }
+
+    fn end_rewriting(&mut self, is_ok: bool, bytes_peak: u64) {
+        self.shared.save_status().rewrite_finished(is_ok, bytes_peak, self.executor.now_ms);
+        self.coordinator().run = Run::Idle;
         if is_ok {
             tracing::info!("the journal is rewritten");
         } else {
             tracing::warn!("the journal could not be rewritten: it stays as it is");
         }
-        self.tell_all(|| SaveMessage::Ended { is_rewritten: is_ok, is_earlier_gone });
         self.begin_next();
     }
 }
@@ -474,7 +485,7 @@ impl Node {
         } else {
             tracing::warn!("a snapshot was given up");
         }
-        self.tell_all(|| SaveMessage::Ended { is_rewritten: false, is_earlier_gone: false });
+        self.tell_all(|| SaveMessage::Ended);
         let reply = if is_ok { "+OK\r\n" } else { "-ERR The snapshot could not be saved. Check logs.\r\n" };
         for waiter in waiters {
             self.tell(waiter.core, SaveMessage::Answer(waiter, reply));
