@@ -3,7 +3,7 @@
 //! A name is durable once its directory was synced, so every task that gives or takes one, and says that it is durable,
 //! ends with that. Numbers name what this thread has open.
 //!
-//! A created file is written out while it grows: at most two steps of it are in the page cache and not on the disk, so its
+//! A file is written out while it grows: at most two steps of it are in the page cache and not on the disk, so its
 //! last sync is short, and no other sync has to compete with gigabytes.
 
 use std::{
@@ -14,16 +14,18 @@ use std::{
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 use super::{Change, Done};
 use crate::io::{Digest, File, FileTask};
 
-/// A created file is written out in steps of so many bytes.
+/// A growing file is written out in steps of so many bytes.
 const WRITE_OUT_BYTES: u64 = 4 << 20;
 
-/// Zeros are written in pieces of this size.
-const PIECE_BYTES: usize = 1 << 20;
+/// Zeros are written in pieces of this size, after each of which the CPU is offered to a core that waits for it: the kernel
+/// takes it from no system call, and from no thread before its slice of some milliseconds is over.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// An open file.
 struct Open {
@@ -31,9 +33,7 @@ struct Open {
     digest: Option<Box<dyn Digest>>,
     /// Bytes appended.
     appended: u64,
-    /// Up to where writing out has begun, and up to where it has ended.
-    begun: u64,
-    ended: u64,
+    write_out: WriteOut,
     /// The errno of the append that failed: there may be part of its bytes, so nothing may follow them.
     failed: Option<i32>,
 }
@@ -94,7 +94,13 @@ impl Disk {
 
     fn open(&mut self, number: File, file: fs::File, digest: Option<Box<dyn Digest>>) -> Change {
         let file = Arc::new(file);
-        let open = Open { file: Arc::clone(&file), digest, appended: 0, begun: 0, ended: 0, failed: None };
+        let open = Open {
+            file: Arc::clone(&file),
+            digest,
+            appended: 0,
+            write_out: WriteOut::default(),
+            failed: None,
+        };
         assert!(self.files.insert(number.0, open).is_none(), "file {} was open already", number.0);
         Change::Opened(number, file)
     }
@@ -129,24 +135,35 @@ impl Open {
         }
         let result = (&*self.file).write_all(bytes).and_then(|()| {
             self.appended += bytes.len() as u64;
-            self.write_out()
+            self.write_out.grown(&self.file, self.appended)
         });
         let result = result.map_err(errno);
         self.failed = result.err();
         result
     }
+}
 
-    /// Begins to write the last step out, and waits for the one before.
-    fn write_out(&mut self) -> io::Result<()> {
-        if self.appended - self.begun < WRITE_OUT_BYTES {
+/// How far a growing file is written out.
+#[derive(Default)]
+struct WriteOut {
+    /// Up to where that has begun, in bytes.
+    begun: u64,
+    /// Up to where it has ended.
+    ended: u64,
+}
+
+impl WriteOut {
+    /// The file has `length_bytes` by now: once that is a step more, begins to write it out, and waits for the one before.
+    fn grown(&mut self, file: &fs::File, length_bytes: u64) -> io::Result<()> {
+        if length_bytes - self.begun < WRITE_OUT_BYTES {
             return Ok(());
         }
         let wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE
             | libc::SYNC_FILE_RANGE_WRITE
             | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-        sync_range(&self.file, self.begun..self.appended, libc::SYNC_FILE_RANGE_WRITE)?;
-        sync_range(&self.file, self.ended..self.begun, wait)?;
-        (self.ended, self.begun) = (self.begun, self.appended);
+        sync_range(file, self.begun..length_bytes, libc::SYNC_FILE_RANGE_WRITE)?;
+        sync_range(file, self.ended..self.begun, wait)?;
+        (self.ended, self.begun) = (self.begun, length_bytes);
         Ok(())
     }
 }
@@ -228,11 +245,14 @@ fn fill(mut file: &fs::File, length_bytes: u64, is_written: bool) -> io::Result<
     }
     if position < length_bytes {
         let zeros = vec![0; PIECE_BYTES];
+        let mut write_out = WriteOut { begun: position, ended: position };
         file.seek(SeekFrom::Start(position))?;
         while position < length_bytes {
             let piece = (length_bytes - position).min(PIECE_BYTES as u64);
             file.write_all(&zeros[..piece as usize])?;
             position += piece;
+            write_out.grown(file, position)?;
+            thread::yield_now();
         }
     }
     file.sync_data()

@@ -17,8 +17,9 @@ pub(super) const PIECE_BYTES: usize = 64 << 10;
 /// it.
 const WALK_ENTRIES: usize = 1;
 
-/// What a step may cost, in bytes of keys and values: about 50 microseconds of small entries, compressed.
-const STEP_COST: usize = 32 << 10;
+/// What a step may cost, in bytes of keys and values: about 40 microseconds of small entries, compressed, which is what a
+/// turn of fifty requests takes that wait for a sync.
+const STEP_COST: usize = 8 << 10;
 
 /// What one entry costs beside its bytes, and a table beside its entries.
 const ENTRY_COST: usize = 64;
