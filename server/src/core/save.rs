@@ -249,9 +249,11 @@ impl Saver {
         self.part.is_some()
     }
 
-    /// A snapshot from elsewhere is a shard's newest.
+    /// A snapshot from elsewhere is a shard's newest. What comes in one piece is no growth: were it counted as such, a node
+    /// that gets many shards would write them all again for nothing, and get no others meanwhile.
     pub(super) fn take_over(&mut self, shard: u16, index: u64, bytes: u64, directory: &std::path::Path) {
         let newest = &mut self.snapshots[usize::from(shard)];
+        self.base_bytes = (self.base_bytes + bytes).saturating_sub(newest.bytes);
         if newest.index > 0 && newest.index != index {
             self.obsolete.push(directory.join(duva_persist::names::snapshot(shard, newest.index)));
         }
@@ -261,6 +263,7 @@ impl Saver {
     /// The newest snapshot of a shard that has left is no snapshot of it any more.
     pub(super) fn let_go(&mut self, shard: u16) {
         let newest = std::mem::take(&mut self.snapshots[usize::from(shard)]);
+        self.base_bytes = self.base_bytes.saturating_sub(newest.bytes);
         self.departed.push((shard, newest.index));
     }
 
@@ -727,5 +730,28 @@ impl Node {
     /// The folder of the journal and its snapshots.
     pub(super) fn journal_directory(&self) -> PathBuf {
         self.config.directory.join(&self.config.append_directory_name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn shards_that_come_and_go_are_no_growth() {
+        let mut saver = Saver::default();
+        saver.set_snapshots([0; 16], vec![ShardSnapshot { index: 1, bytes: 100 }, ShardSnapshot::default()]);
+        let journal_bytes = 30;
+        let growth = |saver: &Saver| journal_bytes + saver.snapshot_bytes() - saver.base_bytes;
+        assert_eq!(growth(&saver), 30);
+        saver.take_over(1, 5, 1000, Path::new("directory"));
+        assert_eq!(growth(&saver), 30, "another shard");
+        saver.take_over(0, 9, 70, Path::new("directory"));
+        assert_eq!(growth(&saver), 30, "a newer snapshot of a shard");
+        saver.let_go(0);
+        assert_eq!(growth(&saver), 30);
+        assert_eq!(saver.base_bytes, 1000);
     }
 }
