@@ -53,7 +53,8 @@
 //! from it; it is durable, so that a restart finds it; writes handed out before have reached the journal; and if not
 //! [`Raft::keeps_log`], then the journal has durably forgotten the replica's log. Where that takes two steps, a crash
 //! may fall between them: see [`Restored::entries`].
-//! A snapshot that cannot be stored or loaded is given up with [`Raft::snapshot_failed`].
+//! A snapshot that cannot be stored or loaded is given up with [`Raft::snapshot_failed`]; one that comes while too many others
+//! do, with [`Raft::snapshot_refused`], until [`Raft::invite_snapshot`].
 //!
 //! **Elections** are held without the driver. [`Raft::campaign`] spares the random part of the wait;
 //! [`Raft::transfer_leadership`] moves leadership without a gap, and [`Raft::propose_membership`] changes who takes part.

@@ -50,6 +50,8 @@ pub struct Raft {
     reads: Reads,
     /// The snapshot that comes.
     incoming: Option<Incoming>,
+    /// The sender of the snapshot that the driver has no room for, its index and term.
+    refused: Option<(ReplicaId, Index, Term)>,
     /// Its pieces, to be handed out.
     snapshot_writes: Vec<SnapshotWrite>,
     /// Messages to be handed out.
@@ -111,6 +113,7 @@ impl Raft {
             leading: Leading::default(),
             reads,
             incoming: None,
+            refused: None,
             snapshot_writes: Vec::new(),
             outbox: Vec::new(),
             config,

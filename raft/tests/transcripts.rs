@@ -112,6 +112,7 @@ transcripts! {
     snapshot_other
     snapshot_overtaken
     snapshot_own
+    snapshot_refused
     snapshot_resume
     snapshot_stale_leader
     snapshot_unneeded

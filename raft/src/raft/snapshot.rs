@@ -155,6 +155,10 @@ impl Raft {
         let is_question = piece.bytes.is_empty() && !piece.is_last;
         let known =
             self.incoming.as_ref().filter(|incoming| incoming.from == from && incoming.is(index, term));
+        if is_question && known.is_none() && self.refused == Some((from, index, term)) {
+            // An answer would bring its first piece, again and again.
+            return;
+        }
         let (stored, handed) = known.map_or((0, 0), |incoming| (incoming.stored, incoming.handed));
         if is_question || piece.offset != handed {
             // A piece that is being stored is answered when it is.
@@ -165,6 +169,7 @@ impl Raft {
         }
         let handed = piece.offset + piece.bytes.len() as u64;
         let is_complete = piece.is_last;
+        self.refused = None;
         self.incoming = Some(Incoming { from, meta: piece.meta.clone(), stored, handed, is_complete });
         self.snapshot_writes.push(piece);
     }
@@ -209,6 +214,25 @@ impl Raft {
     /// The leader begins anew once it asks.
     pub fn snapshot_failed(&mut self, index: Index, term: Term) {
         self.incoming.take_if(|incoming| incoming.is(index, term));
+    }
+
+    /// The driver has no room for the snapshot whose first piece came. Its leader, which goes on asking, gets no answer before
+    /// [`Self::invite_snapshot`], so that a piece that would be refused as well does not come every time.
+    pub fn snapshot_refused(&mut self, index: Index, term: Term) {
+        if let Some(Incoming { from, .. }) = self.incoming.take_if(|incoming| incoming.is(index, term)) {
+            self.refused = Some((from, index, term));
+        }
+    }
+
+    /// The driver has room for a snapshot: asks for the one that it refused last. False if there is none that its leader
+    /// still has to send.
+    pub fn invite_snapshot(&mut self) -> bool {
+        let Some((from, index, term)) = self.refused.take() else { return false };
+        let is_offered = self.leader == Some(from) && self.incoming.is_none() && index > self.commit_index;
+        if is_offered {
+            self.send(from, Body::SnapshotReply { index, term, next_offset: 0 });
+        }
+        is_offered
     }
 
     /// The driver does not take the snapshot that comes, because [`Self::keeps_log`]. What a snapshot covers is committed, so

@@ -39,6 +39,7 @@ pub(crate) struct Node {
 /// Work on files that finished.
 pub(crate) enum Finished {
     PieceStored { file: SnapshotFile, next_offset: u64, whole: Option<std::sync::Arc<[u8]>> },
+    SnapshotRoom { file: SnapshotFile },
     SnapshotSaved { file: SnapshotFile, bytes: std::sync::Arc<[u8]> },
     Read { group: usize, replica: ReplicaId, read: Reading },
 }
@@ -321,9 +322,9 @@ fn report(replicas: &mut [Option<Replica>], host: &mut Host<'_>, progress: &Prog
 
 fn finish(replicas: &mut [Option<Replica>], host: &mut Host<'_>, finished: Finished) {
     let (group, id) = match &finished {
-        Finished::PieceStored { file, .. } | Finished::SnapshotSaved { file, .. } => {
-            (file.group, file.replica)
-        }
+        Finished::PieceStored { file, .. }
+        | Finished::SnapshotRoom { file }
+        | Finished::SnapshotSaved { file, .. } => (file.group, file.replica),
         Finished::Read { group, replica, .. } => (*group, *replica),
     };
     let Some(replica) = replicas[group].as_mut().filter(|replica| replica.id == id) else { return };
@@ -331,6 +332,7 @@ fn finish(replicas: &mut [Option<Replica>], host: &mut Host<'_>, finished: Finis
         Finished::PieceStored { file, next_offset, whole } => {
             replica.piece_stored(host, file.meta, next_offset, whole);
         }
+        Finished::SnapshotRoom { .. } => replica.has_room(),
         Finished::SnapshotSaved { file, bytes } => replica.snapshot_saved(host, file.meta, bytes),
         Finished::Read { read, .. } => replica.fetch(host, read),
     }

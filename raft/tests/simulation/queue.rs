@@ -50,6 +50,10 @@ pub(crate) enum Event {
         next_offset: u64,
         whole: Option<Arc<[u8]>>,
     },
+    /// There is room for a snapshot that was refused.
+    SnapshotRoom {
+        file: SnapshotFile,
+    },
     /// A node's own snapshot is in its file, durably.
     SnapshotSaved {
         file: SnapshotFile,

@@ -159,6 +159,10 @@ impl World {
                 let (node, life) = (file.node, file.life);
                 self.nodes[node].finish(outside, life, Finished::PieceStored { file, next_offset, whole });
             }
+            Event::SnapshotRoom { file } => {
+                let (node, life) = (file.node, file.life);
+                self.nodes[node].finish(outside, life, Finished::SnapshotRoom { file });
+            }
             Event::SnapshotSaved { file, bytes } => {
                 let (node, life) = (file.node, file.life);
                 self.nodes[node].finish(outside, life, Finished::SnapshotSaved { file, bytes });

@@ -23,6 +23,7 @@
 //! | `lazy 2`, `apply 2` | it does not apply what is committed; it does again |
 //! | `serve 1` | its disk does the oldest read of entries or snapshot, or store of a piece, that is due |
 //! | `fail 1` | its disk fails at the oldest read of a snapshot that is due |
+//! | `refuse 3`, `invite 3` | it has no room for the first piece of a snapshot, the oldest of what is due; it has room |
 //! | `crash 2 keep=written`, `restart 2` | stops it (`keep=synced` if nothing is said, or `all`) and starts it from its disk |
 //! | `snapshot 1`, `snapshot 1 compact=3` | stores a snapshot of all that is applied and forgets the log up to there, or to 3 |
 //! | `forget 1 3` | its disk forgets the log up to an entry, though its replica was not told |
@@ -141,6 +142,8 @@ fn execute(world: &mut World, words: &Words<'_>) {
         }
         "serve" => assert!(world.chore(words.id()), "replica {} has nothing to do", words.id()),
         "fail" => world.fail_read(words.id()),
+        "refuse" => world.refuse(words.id()),
+        "invite" => world.invite(words.id()),
         "crash" => crash(world, words),
         "restart" => restart(world, words.id()),
         "snapshot" => take_snapshot(world, words),

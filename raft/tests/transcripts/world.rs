@@ -243,6 +243,23 @@ impl World {
         self.tell(id, |raft, _| raft.snapshot_unreadable(read.peer));
     }
 
+    /// Has no room for the oldest of a replica's chores, the first piece of a snapshot.
+    pub fn refuse(&mut self, id: u64) {
+        let Some(Chore::Store(write)) = self.replica(id).chores.pop_front() else {
+            panic!("no snapshot comes to replica {id}");
+        };
+        let (index, term) = (write.meta.index, write.meta.term);
+        self.say(format!("{id} has no room for snapshot {index}/{term}"));
+        self.tell(id, |raft, _| raft.snapshot_refused(index, term));
+    }
+
+    /// Has room for it.
+    pub fn invite(&mut self, id: u64) {
+        self.tell(id, |raft, _| {
+            raft.invite_snapshot();
+        });
+    }
+
     fn store_snapshot(&mut self, id: u64, write: &SnapshotWrite) {
         let (index, term) = (write.meta.index, write.meta.term);
         let next_offset = self.replica(id).disk.store_piece(&write.meta, write.offset, &write.bytes);

@@ -16,6 +16,9 @@ use crate::simulation::{
 /// How many pieces of a thousand cannot be stored.
 const FAILED_PERMILLE: u32 = 10;
 
+/// How many snapshots of a thousand find no room at first.
+const REFUSED_PERMILLE: u32 = 100;
+
 impl Replica {
     /// Saves the state from time to time, so that the log can be forgotten.
     pub(super) fn save(&mut self, host: &mut Host<'_>) {
@@ -45,6 +48,13 @@ impl Replica {
     pub(super) fn store(&mut self, host: &mut Host<'_>, write: SnapshotWrite) {
         let SnapshotWrite { meta, offset, bytes, is_last } = write;
         if offset == 0 {
+            if !host.outside.is_over && host.outside.random.permille(REFUSED_PERMILLE) {
+                self.incoming = None;
+                self.raft.snapshot_refused(meta.index, meta.term);
+                let file = self.file(host, meta);
+                let delay_ns = host.outside.random.between(1_000_000, 1_000_000_000);
+                return host.outside.later(delay_ns, Event::SnapshotRoom { file });
+            }
             self.incoming = Some(Incoming { meta: meta.clone(), bytes: Vec::new() });
         }
         let incoming = self.incoming.as_mut().expect("the first piece came first");
@@ -62,6 +72,11 @@ impl Replica {
         let file = self.file(host, meta);
         let delay_ns = host.outside.random.between(100_000, 3_000_000);
         host.outside.later(delay_ns, Event::PieceStored { file, next_offset, whole });
+    }
+
+    /// There is room for the snapshot that was refused.
+    pub(crate) fn has_room(&mut self) {
+        self.raft.invite_snapshot();
     }
 
     /// A piece is in its file, unless that failed; with the last one the snapshot is whole, and is marked.
