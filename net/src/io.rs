@@ -180,6 +180,8 @@ pub struct Clock {
 pub enum Wait {
     /// Not at all: submit, and take what is there.
     Poll,
+    /// Not at all, but other threads on this CPU go first: what is left to do is not urgent.
+    Yield,
     /// Until `events` completions are there, or a short batching interval passed and there is one; at most `timeout`.
     Block {
         /// The number of completions worth waiting for; at least 1.

@@ -11,7 +11,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
     ops::Range,
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -26,6 +26,9 @@ const WRITE_OUT_BYTES: u64 = 4 << 20;
 /// Zeros are written in pieces of this size, after each of which the CPU is offered to a core that waits for it: the kernel
 /// takes it from no system call, and from no thread before its slice of some milliseconds is over.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// A removed file's bytes are freed in steps of so many.
+const TAKE_DOWN_BYTES: u64 = 2 << 20;
 
 /// An open file.
 struct Open {
@@ -305,7 +308,10 @@ fn read(path: &Path, offset_bytes: u64, length_bytes: usize) -> Result<Vec<u8>, 
 
 fn remove_durably(paths: &[PathBuf]) -> Result<(), i32> {
     let mut result = Ok(());
+    let mut removed = Vec::with_capacity(paths.len());
     for path in paths {
+        // Without a descriptor its bytes go at once.
+        removed.extend(OpenOptions::new().write(true).open(path));
         result = result.and(remove(path));
     }
     let synced = match sync_directories(paths.iter().map(PathBuf::as_path)) {
@@ -313,7 +319,25 @@ fn remove_durably(paths: &[PathBuf]) -> Result<(), i32> {
         Err(libc::ENOENT) => Ok(()),
         synced => synced,
     };
+    if synced.is_ok() {
+        removed.iter().for_each(take_down);
+    }
     result.and(synced)
+}
+
+/// Frees the bytes of a file that has no name any more, step by step: at once, closing it would keep the CPU for
+/// milliseconds.
+pub(super) fn take_down(file: &fs::File) {
+    let Ok(metadata) = file.metadata() else { return };
+    // Another name, that of a backup perhaps, keeps them.
+    if metadata.nlink() > 0 {
+        return;
+    }
+    let mut rest = metadata.len();
+    while rest > TAKE_DOWN_BYTES && file.set_len(rest - TAKE_DOWN_BYTES).is_ok() {
+        rest -= TAKE_DOWN_BYTES;
+        thread::yield_now();
+    }
 }
 
 /// Removes a file; a missing one is fine.

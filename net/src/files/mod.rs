@@ -28,7 +28,7 @@ use crate::{
     ring::WakeHandle,
 };
 
-/// How much the storage threads yield to the cores, as a nice value: about a tenth of a core's share of a CPU.
+/// How much the thread that writes whole files yields to the cores, as a nice value: about a tenth of a core's share of a CPU.
 const NICE: i32 = 10;
 
 /// What a thread is asked to do.
@@ -83,8 +83,8 @@ impl Storage {
     /// When there cannot be more threads.
     pub fn start(core: usize, wake: WakeHandle) -> io::Result<Self> {
         let (done, answers) = mpsc::channel();
-        let preparer = Worker::start(format!("storage-{core}"), done.clone(), wake.clone())?;
-        let writer = Worker::start(format!("writer-{core}"), done, wake)?;
+        let preparer = Worker::start(format!("storage-{core}"), 0, done.clone(), wake.clone())?;
+        let writer = Worker::start(format!("writer-{core}"), NICE, done, wake)?;
         Ok(Self { preparer, writer, answers })
     }
 
@@ -108,9 +108,9 @@ impl Storage {
 }
 
 impl Worker {
-    fn start(name: String, done: mpsc::Sender<Done>, wake: WakeHandle) -> io::Result<Self> {
+    fn start(name: String, nice: i32, done: mpsc::Sender<Done>, wake: WakeHandle) -> io::Result<Self> {
         let (requests, to_do) = mpsc::channel();
-        let thread = thread::Builder::new().name(name).spawn(move || serve(&to_do, &done, &wake))?;
+        let thread = thread::Builder::new().name(name).spawn(move || serve(nice, &to_do, &done, &wake))?;
         Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
@@ -130,8 +130,8 @@ impl Drop for Worker {
     }
 }
 
-fn serve(requests: &mpsc::Receiver<Request>, answers: &mpsc::Sender<Done>, wake: &WakeHandle) {
-    yield_to_cores();
+fn serve(nice: i32, requests: &mpsc::Receiver<Request>, answers: &mpsc::Sender<Done>, wake: &WakeHandle) {
+    yield_to_cores(nice);
     let mut disk = Disk::default();
     for request in requests {
         match request {
@@ -142,18 +142,24 @@ fn serve(requests: &mpsc::Receiver<Request>, answers: &mpsc::Sender<Done>, wake:
                     wake.wake();
                 }
             }
-            Request::LetGo(file) => drop(file),
+            Request::LetGo(file) => disk::take_down(&file),
         }
     }
 }
 
 /// Makes the calling thread give way to the cores. Where the kernel refuses, it works without.
-fn yield_to_cores() {
+///
+/// It never takes the CPU from a core when it wakes. What prepares segments keeps as large a share of a busy CPU as a core has:
+/// its work is short, and all writes may wait for it. With a tenth of that a segment's 64 MiB took up to half a minute
+/// beside three busy cores.
+fn yield_to_cores(nice: i32) {
     // SAFETY: the parameter is a local; 0 names the calling thread in both calls.
     unsafe {
         let mut parameter: libc::sched_param = std::mem::zeroed();
         parameter.sched_priority = 0;
         libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameter);
-        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
+        if nice > 0 {
+            libc::setpriority(libc::PRIO_PROCESS, 0, nice);
+        }
     }
 }

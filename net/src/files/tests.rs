@@ -358,12 +358,27 @@ fn a_checksum_is_that_of_all_pieces_and_a_long_file_is_whole() {
 }
 
 #[test]
+fn a_removed_file_keeps_its_bytes_where_it_has_another_name() {
+    let (directory, storage) = (Directory::new(), storage());
+    let content = vec![7; 5 << 20];
+    fs::write(directory.path("a"), &content).unwrap();
+    fs::hard_link(directory.path("a"), directory.path("backup")).unwrap();
+    fs::write(directory.path("b"), &content).unwrap();
+    let open = fs::File::open(directory.path("b")).unwrap();
+    let paths = vec![directory.path("a"), directory.path("b"), directory.path("missing")];
+    assert_eq!(storage.perform(FileTask::Remove { paths }).result, Ok(()));
+    assert!(fs::read(directory.path("backup")).unwrap() == content);
+    assert!(!directory.path("a").exists() && !directory.path("b").exists());
+    assert!(open.metadata().unwrap().len() < 5 << 20, "it is freed step by step");
+}
+
+#[test]
 fn a_storage_thread_yields_to_the_cores() {
     // SAFETY: the call takes no pointer; 0 names the calling thread.
     let policy = || unsafe { libc::sched_getscheduler(0) };
     let before = policy();
     let seen = thread::spawn(move || {
-        yield_to_cores();
+        yield_to_cores(NICE);
         // SAFETY: as above.
         (policy(), unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) })
     });

@@ -376,7 +376,7 @@ impl Io for Ring {
         let is_syncing = self.files.first_syncs > 0;
         if is_syncing
             && self.sends_queued <= YIELD_SENDS_MAX
-            && (self.sends_queued > 0 || matches!(wait, Wait::Poll))
+            && (self.sends_queued > 0 || !matches!(wait, Wait::Block { .. }))
         {
             self.let_worker_in();
         }
@@ -385,6 +385,12 @@ impl Io for Ring {
             // An attempt to connect that failed at once is told in this turn.
             _ if self.connects.has_failed() => self.enter(0, 0, None),
             Wait::Poll => self.enter(0, 0, None),
+            Wait::Yield => {
+                if self.sends_queued == 0 {
+                    std::thread::yield_now();
+                }
+                self.enter(0, 0, None);
+            }
             Wait::Block { events, timeout } => {
                 if events == 1 && !is_syncing && self.spin_for_one() {
                     return self.reap();

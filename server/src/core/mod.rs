@@ -229,7 +229,7 @@ impl<I: Io> Core<I> {
         self.tell_of_links();
         self.run_timers();
         self.go_on();
-        self.node.run_saver(&mut self.io);
+        self.node.run_saver(&mut self.io, self.clock.monotonic_ns);
         self.tell_of_relief();
         let prompt = self.dirty.len();
         self.run_log();
@@ -336,6 +336,9 @@ impl<I: Io> Core<I> {
             return Wait::Poll;
         }
         let node = &mut self.node;
+        if node.has_background_work() {
+            return Wait::Yield;
+        }
         let owed: u32 =
             node.outstanding.iter().sum::<u32>() + node.gathers.count() as u32 + node.spreads.count();
         // As long as nothing may leave, mail waits: nobody need wake the core for it.

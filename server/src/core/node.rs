@@ -742,10 +742,13 @@ impl Node {
             || self.log.as_ref().is_some_and(|log| log.has_work() || log.has_unwritten())
             || !self.waits.is_empty()
             || self.next_retry_ms().is_some_and(|at_ms| at_ms <= self.executor.now_ms)
-            || self.saver.has_work()
             || self.peers.needs_attention()
-            || self.executor.has_garbage
             || self.groups.as_ref().is_some_and(|groups| groups.has_work())
+    }
+
+    /// Whether it has something to do for which nobody waits.
+    pub fn has_background_work(&self) -> bool {
+        self.saver.has_work() || self.executor.has_garbage
     }
 
     /// Prefetches for all requests of a batch, before the first is executed.

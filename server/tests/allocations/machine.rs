@@ -273,7 +273,7 @@ impl Nodes {
             return true;
         };
         let has_events = !self.world.borrow().kernels[node * count + number].events.is_empty();
-        if wait != Wait::Poll && !has_events {
+        if matches!(wait, Wait::Block { .. }) && !has_events {
             *waiting = Some(wait);
             return false;
         }

@@ -361,7 +361,7 @@ impl Bench {
             return true;
         };
         let has_events = !self.machine.borrow().kernels[number].events.is_empty();
-        if wait != Wait::Poll && !has_events {
+        if matches!(wait, Wait::Block { .. }) && !has_events {
             *waiting = Some(wait);
             return false;
         }

@@ -280,7 +280,7 @@ impl Run {
                     world.advance(number);
                     let (ready, ready_since_ns) = world.ready(number);
                     match wait {
-                        Wait::Poll => true,
+                        Wait::Poll | Wait::Yield => true,
                         Wait::Block { events, timeout } => {
                             ready >= events as usize
                                 || (ready > 0 && now_ns >= ready_since_ns + BATCH_WAIT_NS)

@@ -374,7 +374,7 @@ impl Run {
             }
             for (number, core) in running.cores.iter().enumerate() {
                 let is_due = match core.wait {
-                    None | Some((Wait::Poll, _)) => true,
+                    None | Some((Wait::Poll | Wait::Yield, _)) => true,
                     Some((Wait::Block { events, timeout }, since_ns)) => {
                         if world.next_ns(node, number).is_some_and(|at_ns| at_ns <= now_ns) {
                             world.advance(node, number);
