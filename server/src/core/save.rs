@@ -64,6 +64,9 @@ const DUMP_FILE: File = File(1);
 /// Pieces of one core on their way to the disk.
 const PIECES_MAX: usize = 2;
 
+/// After so long in a turn no step of saving is begun, in nanoseconds.
+const TURN_BUDGET_NS_MAX: u64 = 250_000;
+
 /// Memory of values that wait because changes have forced them out, a core: above the first bound writes wait, until it
 /// is below the second.
 const EARLY_BYTES_MAX: usize = 8 << 20;
@@ -604,15 +607,25 @@ impl Node {
         self.saver.has_work = true;
     }
 
-    /// Goes on with saving for one budget.
-    pub(super) fn run_saver(&mut self, io: &mut impl Io) {
+    /// Goes on with saving for one budget, and for more while that has taken less than half of what all else did in the turn that
+    /// began at `turn_ns`: a save must not take for ever because turns are long.
+    pub(super) fn run_saver(&mut self, io: &mut impl Io, turn_ns: u64) {
         self.take_stop_request();
         self.saver.has_work = false;
         if self.saver.is_active() {
-            match &self.saver.part {
-                Some(Part::Dump(_)) => self.run_dump_part(),
-                Some(Part::Rewrite(_)) => self.run_rewrite(io),
-                None => {}
+            let begin_ns = io.clock().monotonic_ns;
+            let budget_ns = (begin_ns.saturating_sub(turn_ns) / 2).min(TURN_BUDGET_NS_MAX);
+            loop {
+                match &self.saver.part {
+                    Some(Part::Dump(_)) => self.run_dump_part(),
+                    Some(Part::Rewrite(_)) => self.run_rewrite(io),
+                    None => {}
+                }
+                let spent_ns = io.clock().monotonic_ns.saturating_sub(begin_ns);
+                if !self.saver.has_work || spent_ns >= budget_ns {
+                    break;
+                }
+                self.saver.has_work = false;
             }
             self.note_pressure();
             self.run_coordinator(io);
