@@ -35,7 +35,8 @@ OPTIONS:
     --rounds N          rounds, alternating between the servers                         [9]
     --kills N           leaders that are killed for --rows failover                     [3]
     --keys N            keys of --restart, --bgsave and --rows join             [10000000]
-    --scale FACTOR      times the usual number of requests, keys and connections        [1]
+    --scale FACTOR      times the usual number of requests, keys and connections; times the requests a second of --rows join
+                                                                                        [1]
     --server-cpu N      (first) CPU of the servers                                      [0]
     --client-cpu N      CPU of the clients                                              [1]
     --dir DIRECTORY     where servers have their directories; not a tmpfs       [target/side-by-side]

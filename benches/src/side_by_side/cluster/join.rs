@@ -22,8 +22,8 @@ use crate::{
     statistics::short,
 };
 
-/// The load: as much as `--expire` has beside it.
-const TRAFFIC: &str = "--op mixed --reads 0.9 --rate 20000 --connections 50 --pipeline 16 --value-bytes 32";
+/// The load, times `--scale`: as much as `--expire` has beside it.
+const RATE: f64 = 20_000.0;
 const CONNECTIONS: u64 = 50;
 
 /// Between the filling and the load.
@@ -56,7 +56,13 @@ struct Joined {
     received_bytes: u64,
 }
 
+fn traffic(settings: &Settings) -> String {
+    let rate = (RATE * settings.scale).round();
+    format!("--op mixed --reads 0.9 --rate {rate} --connections {CONNECTIONS} --pipeline 16 --value-bytes 32")
+}
+
 pub(super) fn run(settings: &Settings, report: &mut Report, kind: &Kind) -> Result<()> {
+    let traffic = traffic(settings);
     let keys = settings.many_keys();
     let joined = join(settings, kind, keys)?;
     let mut latencies = Table::new(1, ["", "requests/s", "p50 us", "p99 us", "p99.9 us", "max us"]);
@@ -79,7 +85,7 @@ pub(super) fn run(settings: &Settings, report: &mut Report, kind: &Kind) -> Resu
     ];
     latencies.line([vec!["ratio".to_owned()], ratios.map(|ratio| format!("{ratio:.2}")).into()].concat());
     let remark = format!(
-        "{} keys of 16 bytes with values of 32 bytes on three nodes. `duva-load {TRAFFIC}` at one of them, {WINDOW_S} s before \
+        "{} keys of 16 bytes with values of 32 bytes on three nodes. `duva-load {traffic}` at one of them, {WINDOW_S} s before \
          and from before the start of a fourth node until it has its place. All four nodes on CPU {}, the client on CPU {}. One \
          round. Errors while it was filled: {}, before: {}, during: {}{}.",
         short(keys as f64),
@@ -118,7 +124,7 @@ pub(super) fn run(settings: &Settings, report: &mut Report, kind: &Kind) -> Resu
 }
 
 fn join(settings: &Settings, kind: &Kind, keys: u64) -> Result<Joined> {
-    let clients = &settings.clients;
+    let (clients, traffic) = (&settings.clients, traffic(settings));
     let mut cluster = Cluster::start(kind, settings)?;
     let fill = format!("--fill {keys} --value-bytes 32 --connections 50 --pipeline 64");
     let load =
@@ -131,14 +137,14 @@ fn join(settings: &Settings, kind: &Kind, keys: u64) -> Result<Joined> {
     cluster.directories[0].sync()?;
     process::pass(SETTLE);
     let (before, errors_before, first_before) =
-        load(&format!("{TRAFFIC} --keys {keys} --duration {WINDOW_S}"))?;
+        load(&format!("{traffic} --keys {keys} --duration {WINDOW_S}"))?;
     eprintln!(
         "join: filled with {errors_filling} errors, p99 {:.0} us before, {errors_before} errors",
         before.p99_us
     );
     wait_for_clients(cluster.node(0), |count| count <= 1)?;
     let load = clients
-        .duva_load_in_background(cluster.node(0), &format!("{TRAFFIC} --keys {keys} --until-input-ends"))?;
+        .duva_load_in_background(cluster.node(0), &format!("{traffic} --keys {keys} --until-input-ends"))?;
     wait_for_clients(cluster.node(0), |count| count > CONNECTIONS)?;
     let start = Instant::now();
     let node = cluster.start_another()?;

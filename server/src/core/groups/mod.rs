@@ -297,6 +297,13 @@ pub struct Groups {
     next_read: u32,
     /// Which places of snapshots that come are taken: a bit each.
     incoming_places: u32,
+    /// Shards whose snapshots found no place, and when the next of them may be asked for.
+    refused_snapshots: VecDeque<u16>,
+    invite_ns: u64,
+    /// When the next piece of a snapshot may be asked for.
+    rest_ns: u64,
+    /// How many times as long as a piece takes a rest is.
+    rests: u64,
     /// Shards whose snapshots wait for a save.
     installs: Vec<u16>,
     /// Once the server is to stop: how far it is with leading nothing any more.
@@ -363,6 +370,10 @@ impl Groups {
             returning: Vec::new(),
             next_read: 0,
             incoming_places: 0,
+            refused_snapshots: VecDeque::new(),
+            invite_ns: 0,
+            rest_ns: u64::MAX,
+            rests: snapshots::RESTS_MIN,
             installs: Vec::new(),
             leaving: None,
             leavers: Leavers::new(),
@@ -432,7 +443,7 @@ impl Groups {
     pub fn next_ns(&self) -> u64 {
         let leave_ns = self.leaving.as_ref().map_or(u64::MAX, |leaving| leaving.until_ns());
         let own_ns = self.deadline_ns.min(self.patience_ns).min(self.retry_ns).min(self.compare_ns);
-        own_ns.min(leave_ns).min(self.transactions_ns)
+        own_ns.min(leave_ns).min(self.transactions_ns).min(self.rest_ns)
     }
 
     /// Whether the next turn has something to do without a completion.

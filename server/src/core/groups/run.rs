@@ -241,6 +241,8 @@ impl Node {
         self.compare_groups(&mut groups);
         self.run_returning(&mut groups, io);
         groups.has_backlog = false;
+        groups.invite_snapshots();
+        groups.end_rests();
         for shard in std::mem::take(&mut groups.paused) {
             groups.mark_dirty(shard);
         }

@@ -5,7 +5,9 @@
 //! - A follower's shard is replaced whole, between two entries, once the snapshot's file is published and the journal
 //!   says so, both durably.
 //! - A shard is not replaced while a save walks it.
-//! - A few snapshots come at a time, each in pieces that are loaded as they come.
+//! - One snapshot comes to a core at a time, in pieces that are loaded as they come. The next piece is asked for only after a
+//!   rest of several times as long as the last one took, so that clients keep most of the core. Rests that end too late
+//!   say that the CPU is wanted, by this core's clients or by others, and make the next ones longer.
 
 use std::path::PathBuf;
 
@@ -20,8 +22,21 @@ use crate::{
     storage::SnapshotLoader,
 };
 
-/// Snapshots that come at a time; others wait for their leaders to ask again.
-pub(in crate::core) const INCOMING_MAX: u32 = 4;
+/// Snapshots that come at a time; others wait until they are asked for.
+pub(in crate::core) const INCOMING_MAX: u32 = 1;
+
+/// How long the first piece of a snapshot that was asked for is waited for before another one is, in nanoseconds.
+const INVITED_PATIENCE_NS: u64 = 300_000_000;
+
+/// How many times as long as a piece took to be loaded no other one comes, at least and at most.
+pub(super) const RESTS_MIN: u64 = 4;
+const RESTS_MAX: u64 = 24;
+
+/// A rest that ended so much too late says that others want the CPU, in nanoseconds.
+const LATE_NS: u64 = 300_000;
+
+/// The longest such rest, in nanoseconds.
+const REST_NS_MAX: u64 = 100_000_000;
 
 /// How long the next piece of a snapshot is waited for, in nanoseconds.
 const INCOMING_PATIENCE_NS: u64 = 10_000_000_000;
@@ -55,6 +70,62 @@ pub(super) struct Incoming {
     has_failed: bool,
     /// When a piece came last.
     heard_ns: u64,
+    /// When the next one may be asked for, and whether all but that is done.
+    rest_ns: u64,
+    is_resting: bool,
+}
+
+/// What became of a snapshot's beginning.
+enum Beginning {
+    Begun,
+    /// An earlier one of the shard is not out of the way.
+    InTheWay,
+    /// As many come as can.
+    NoPlace,
+}
+
+impl Groups {
+    fn free_place(&self) -> Option<u32> {
+        (0..INCOMING_MAX).find(|place| self.incoming_places & 1 << place == 0)
+    }
+
+    /// Asks for the next pieces, where the rest is over.
+    pub(super) fn end_rests(&mut self) {
+        if self.rest_ns > self.now_ns {
+            return;
+        }
+        self.rest_ns = u64::MAX;
+        for shard in 0..self.by_shard.len() {
+            let Some(group) = &mut self.by_shard[shard] else { continue };
+            let Some(incoming) = group.incoming.as_mut().filter(|incoming| incoming.is_resting) else {
+                continue;
+            };
+            if incoming.rest_ns > self.now_ns {
+                self.rest_ns = self.rest_ns.min(incoming.rest_ns);
+                continue;
+            }
+            incoming.is_resting = false;
+            let is_late = self.now_ns - incoming.rest_ns > LATE_NS;
+            self.rests = if is_late { self.rests + 4 } else { self.rests - 1 }.clamp(RESTS_MIN, RESTS_MAX);
+            group.raft.snapshot_stored(incoming.meta.index, incoming.meta.term, incoming.bytes);
+            self.mark_dirty(shard as u16);
+        }
+    }
+
+    /// As long as there is a place, asks for snapshots that were refused, one after the other: each one's first piece may take
+    /// the place.
+    pub(super) fn invite_snapshots(&mut self) {
+        if self.invite_ns > self.now_ns || self.free_place().is_none() {
+            return;
+        }
+        while let Some(shard) = self.refused_snapshots.pop_front() {
+            let Some(group) = &mut self.by_shard[usize::from(shard)] else { continue };
+            if group.raft.invite_snapshot() {
+                self.invite_ns = self.now_ns + INVITED_PATIENCE_NS;
+                return self.mark_dirty(shard);
+            }
+        }
+    }
 }
 
 impl Node {
@@ -142,15 +213,28 @@ impl Node {
             group.raft.snapshot_needless(index, term);
             return;
         }
-        if offset == 0 && !self.begin_incoming(groups, group, &meta, io) {
-            return group.raft.snapshot_failed(index, term);
+        if offset == 0 {
+            match self.begin_incoming(groups, group, &meta, io) {
+                Beginning::Begun => {}
+                Beginning::InTheWay => return group.raft.snapshot_failed(index, term),
+                Beginning::NoPlace => {
+                    group.raft.snapshot_refused(index, term);
+                    if !groups.refused_snapshots.contains(&group.shard) {
+                        groups.refused_snapshots.push_back(group.shard);
+                    }
+                    return;
+                }
+            }
         }
         let ticket = Ticket::Install(group.shard.into()).number();
         let Some(incoming) = group.incoming.as_mut().filter(|it| it.meta == meta && it.loader.is_some())
         else {
             return group.raft.snapshot_failed(index, term);
         };
+        let begin_ns = io.clock().monotonic_ns;
         let fed = incoming.loader.as_mut().expect("it was looked at above").feed(&bytes);
+        let end_ns = io.clock().monotonic_ns;
+        incoming.rest_ns = end_ns + (end_ns.saturating_sub(begin_ns) * groups.rests).min(REST_NS_MAX);
         incoming.bytes = offset + bytes.len() as u64;
         incoming.heard_ns = groups.now_ns;
         let mut task = |task: FileTask| {
@@ -189,22 +273,21 @@ impl Node {
         }
     }
 
-    /// Begins to take a snapshot; false: as many come as can, or an earlier one is not out of the way.
+    /// Begins to take a snapshot, if that can be.
     fn begin_incoming(
         &mut self,
         groups: &mut Groups,
         group: &mut Group,
         meta: &SnapshotMeta,
         io: &mut impl Io,
-    ) -> bool {
+    ) -> Beginning {
         if group.incoming.is_some() {
             self.give_incoming_up(group, io);
-            return false;
+            return Beginning::InTheWay;
         }
-        let Some(place) = (0..INCOMING_MAX).find(|place| groups.incoming_places & 1 << place == 0) else {
-            return false;
-        };
+        let Some(place) = groups.free_place() else { return Beginning::NoPlace };
         groups.incoming_places |= 1 << place;
+        groups.invite_ns = 0;
         let name = format!("{}.tmp", names::snapshot(group.shard, meta.index));
         let temporary = self.journal_directory().join(name);
         let shards = &self.executor.shards;
@@ -224,8 +307,10 @@ impl Node {
             is_recorded: false,
             has_failed: false,
             heard_ns: groups.now_ns,
+            rest_ns: 0,
+            is_resting: false,
         });
-        true
+        Beginning::Begun
     }
 
     fn give_incoming_up(&mut self, group: &mut Group, io: &mut impl Io) {
@@ -294,9 +379,10 @@ impl Node {
             groups.incoming_places &= !(1 << incoming.place);
             group.incoming = None;
         } else if incoming.loader.is_some() {
-            // The next piece may come: this one is not only in memory.
-            let (index, term, bytes) = (incoming.meta.index, incoming.meta.term, incoming.bytes);
-            group.raft.snapshot_stored(index, term, bytes);
+            // The next piece may come, after a rest: this one is not only in memory.
+            incoming.is_resting = true;
+            incoming.rest_ns = incoming.rest_ns.max(groups.now_ns);
+            groups.rest_ns = groups.rest_ns.min(incoming.rest_ns);
         } else if incoming.shard.is_some() && !incoming.is_recorded {
             let (index, term) = (incoming.meta.index, incoming.meta.term);
             if group.raft.keeps_log(index, term) {
