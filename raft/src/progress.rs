@@ -382,8 +382,8 @@ impl Outgoing {
     /// The peer says where to go on.
     pub(crate) fn go_on(&mut self, next_offset: u64) {
         let is_answer = match self.step {
-            // The answer that made this piece go says where it begins, and may come twice.
-            SnapshotStep::Sent { .. } => next_offset != self.offset,
+            // The answer that made this piece go says where it begins, and may come twice. A first piece may have been refused.
+            SnapshotStep::Sent { .. } => next_offset != self.offset || next_offset == 0,
             SnapshotStep::Ask | SnapshotStep::Asked { .. } | SnapshotStep::Broken { .. } => true,
             SnapshotStep::Read | SnapshotStep::Reading | SnapshotStep::Wait { .. } => false,
         };

@@ -11,10 +11,14 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
     ops::Range,
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     thread,
+    time::{Duration, Instant},
 };
 
 use super::{Change, Done};
@@ -23,12 +27,18 @@ use crate::io::{Digest, File, FileTask};
 /// A growing file is written out in steps of so many bytes.
 const WRITE_OUT_BYTES: u64 = 4 << 20;
 
-/// Zeros are written in pieces of this size, after each of which the CPU is offered to a core that waits for it: the kernel
-/// takes it from no system call, and from no thread before its slice of some milliseconds is over.
+/// Zeros are written in pieces of this size: the kernel takes the CPU from no system call.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// After so long at work the CPU is offered to a core that waits for it, which otherwise got it only when the thread's slice of
+/// some milliseconds is over. An offer that is taken costs that slice.
+const WORK_MAX: Duration = Duration::from_micros(200);
 
 /// A removed file's bytes are freed in steps of so many.
 const TAKE_DOWN_BYTES: u64 = 2 << 20;
+
+/// So many files are open at most while they are removed.
+const REMOVED_MAX: usize = 8;
 
 /// An open file.
 struct Open {
@@ -146,6 +156,24 @@ impl Open {
     }
 }
 
+/// Offers the CPU to others every [`WORK_MAX`].
+struct Pauses {
+    since: Instant,
+}
+
+impl Pauses {
+    fn new() -> Self {
+        Self { since: Instant::now() }
+    }
+
+    fn pause_if_due(&mut self) {
+        if self.since.elapsed() >= WORK_MAX {
+            thread::yield_now();
+            self.since = Instant::now();
+        }
+    }
+}
+
 /// How far a growing file is written out.
 #[derive(Default)]
 struct WriteOut {
@@ -249,13 +277,14 @@ fn fill(mut file: &fs::File, length_bytes: u64, is_written: bool) -> io::Result<
     if position < length_bytes {
         let zeros = vec![0; PIECE_BYTES];
         let mut write_out = WriteOut { begun: position, ended: position };
+        let mut pauses = Pauses::new();
         file.seek(SeekFrom::Start(position))?;
         while position < length_bytes {
             let piece = (length_bytes - position).min(PIECE_BYTES as u64);
             file.write_all(&zeros[..piece as usize])?;
             position += piece;
             write_out.grown(file, position)?;
-            thread::yield_now();
+            pauses.pause_if_due();
         }
     }
     file.sync_data()
@@ -307,11 +336,18 @@ fn read(path: &Path, offset_bytes: u64, length_bytes: usize) -> Result<Vec<u8>, 
 }
 
 fn remove_durably(paths: &[PathBuf]) -> Result<(), i32> {
+    paths.chunks(REMOVED_MAX).map(remove_some).fold(Ok(()), Result::and)
+}
+
+/// Removes so many files that there are descriptors to spare for them.
+fn remove_some(paths: &[PathBuf]) -> Result<(), i32> {
     let mut result = Ok(());
     let mut removed = Vec::with_capacity(paths.len());
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     for path in paths {
         // Without a descriptor its bytes go at once.
-        removed.extend(OpenOptions::new().write(true).open(path));
+        removed.extend(options.open(path));
         result = result.and(remove(path));
     }
     let synced = match sync_directories(paths.iter().map(PathBuf::as_path)) {
@@ -333,10 +369,10 @@ pub(super) fn take_down(file: &fs::File) {
     if metadata.nlink() > 0 {
         return;
     }
-    let mut rest = metadata.len();
+    let (mut rest, mut pauses) = (metadata.len(), Pauses::new());
     while rest > TAKE_DOWN_BYTES && file.set_len(rest - TAKE_DOWN_BYTES).is_ok() {
         rest -= TAKE_DOWN_BYTES;
-        thread::yield_now();
+        pauses.pause_if_due();
     }
 }
 

@@ -386,10 +386,11 @@ impl Io for Ring {
             _ if self.connects.has_failed() => self.enter(0, 0, None),
             Wait::Poll => self.enter(0, 0, None),
             Wait::Yield => {
-                if self.sends_queued == 0 {
-                    std::thread::yield_now();
-                }
                 self.enter(0, 0, None);
+                if self.ring.completion().is_empty() {
+                    std::thread::yield_now();
+                    self.enter(0, 0, None);
+                }
             }
             Wait::Block { events, timeout } => {
                 if events == 1 && !is_syncing && self.spin_for_one() {

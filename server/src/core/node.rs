@@ -743,6 +743,7 @@ impl Node {
             || !self.waits.is_empty()
             || self.next_retry_ms().is_some_and(|at_ms| at_ms <= self.executor.now_ms)
             || self.peers.needs_attention()
+            || self.saver.has_work_for_writers()
             || self.groups.as_ref().is_some_and(|groups| groups.has_work())
     }
 

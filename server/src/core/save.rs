@@ -64,7 +64,7 @@ const DUMP_FILE: File = File(1);
 /// Pieces of one core on their way to the disk.
 const PIECES_MAX: usize = 2;
 
-/// After so long in a turn no step of saving is begun, in nanoseconds.
+/// After so long no further step of saving is begun in a turn, in nanoseconds.
 const TURN_BUDGET_NS_MAX: u64 = 250_000;
 
 /// Memory of values that wait because changes have forced them out, a core: above the first bound writes wait, until it
@@ -233,6 +233,11 @@ impl Saver {
     /// Whether the next turn has something to do without a completion.
     pub fn has_work(&self) -> bool {
         self.has_work
+    }
+
+    /// Whether writes wait for that.
+    pub fn has_work_for_writers(&self) -> bool {
+        self.has_work && (self.is_pressed || !self.held.is_empty())
     }
 
     /// Before the core serves: the node's id, and the newest snapshots of the core's shards, by shard number.
@@ -607,8 +612,8 @@ impl Node {
         self.saver.has_work = true;
     }
 
-    /// Goes on with saving for one budget, and for more while that has taken less than half of what all else did in the turn that
-    /// began at `turn_ns`: a save must not take for ever because turns are long.
+    /// Goes on with saving for one budget, and for more while that has taken less than half as long as what came before it in the
+    /// turn that began at `turn_ns`: a save must not take for ever because turns are long.
     pub(super) fn run_saver(&mut self, io: &mut impl Io, turn_ns: u64) {
         self.take_stop_request();
         self.saver.has_work = false;

@@ -443,7 +443,7 @@ impl Groups {
     pub fn next_ns(&self) -> u64 {
         let leave_ns = self.leaving.as_ref().map_or(u64::MAX, |leaving| leaving.until_ns());
         let own_ns = self.deadline_ns.min(self.patience_ns).min(self.retry_ns).min(self.compare_ns);
-        own_ns.min(leave_ns).min(self.transactions_ns).min(self.rest_ns)
+        own_ns.min(leave_ns).min(self.transactions_ns).min(self.rest_ns).min(self.next_invitation_ns())
     }
 
     /// Whether the next turn has something to do without a completion.

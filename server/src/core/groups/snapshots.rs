@@ -38,8 +38,10 @@ const LATE_NS: u64 = 300_000;
 /// The longest such rest, in nanoseconds.
 const REST_NS_MAX: u64 = 100_000_000;
 
-/// How long the next piece of a snapshot is waited for, in nanoseconds.
+/// How long the next piece of a snapshot is waited for, in nanoseconds, and how long while other snapshots wait for its place: its
+/// leader may lead no more.
 const INCOMING_PATIENCE_NS: u64 = 10_000_000_000;
+const INCOMING_HURRY_NS: u64 = 2_000_000_000;
 
 /// A piece that is being read for a follower.
 pub(super) struct Outgoing {
@@ -68,7 +70,7 @@ pub(super) struct Incoming {
     is_recorded: bool,
     /// Whether it is only waited for its file tasks.
     has_failed: bool,
-    /// When a piece came last.
+    /// When a piece came last, or was asked for.
     heard_ns: u64,
     /// When the next one may be asked for, and whether all but that is done.
     rest_ns: u64,
@@ -89,6 +91,12 @@ impl Groups {
         (0..INCOMING_MAX).find(|place| self.incoming_places & 1 << place == 0)
     }
 
+    /// When the next snapshot may be asked for, if there is one, and a place.
+    pub(super) fn next_invitation_ns(&self) -> u64 {
+        let may_invite = !self.refused_snapshots.is_empty() && self.free_place().is_some();
+        if may_invite { self.invite_ns } else { u64::MAX }
+    }
+
     /// Asks for the next pieces, where the rest is over.
     pub(super) fn end_rests(&mut self) {
         if self.rest_ns > self.now_ns {
@@ -105,6 +113,7 @@ impl Groups {
                 continue;
             }
             incoming.is_resting = false;
+            incoming.heard_ns = self.now_ns;
             let is_late = self.now_ns - incoming.rest_ns > LATE_NS;
             self.rests = if is_late { self.rests + 4 } else { self.rests - 1 }.clamp(RESTS_MIN, RESTS_MAX);
             group.raft.snapshot_stored(incoming.meta.index, incoming.meta.term, incoming.bytes);
@@ -329,11 +338,13 @@ impl Node {
     /// Gives up the snapshots that do not come any more.
     pub(super) fn end_incoming(&mut self, groups: &mut Groups, io: &mut impl Io) {
         let now_ns = groups.now_ns;
+        let patience_ns =
+            if groups.refused_snapshots.is_empty() { INCOMING_PATIENCE_NS } else { INCOMING_HURRY_NS };
         for group in groups.by_shard.iter_mut().flatten() {
-            let is_late = group
-                .incoming
-                .as_ref()
-                .is_some_and(|it| it.loader.is_some() && now_ns >= it.heard_ns + INCOMING_PATIENCE_NS);
+            let is_late = group.incoming.as_ref().is_some_and(|it| {
+                let is_waiting = it.loader.is_some() && it.tasks == 0 && !it.is_resting;
+                is_waiting && now_ns >= it.heard_ns + patience_ns
+            });
             if is_late {
                 self.give_incoming_up(group, io);
             }
@@ -381,7 +392,6 @@ impl Node {
         } else if incoming.loader.is_some() {
             // The next piece may come, after a rest: this one is not only in memory.
             incoming.is_resting = true;
-            incoming.rest_ns = incoming.rest_ns.max(groups.now_ns);
             groups.rest_ns = groups.rest_ns.min(incoming.rest_ns);
         } else if incoming.shard.is_some() && !incoming.is_recorded {
             let (index, term) = (incoming.meta.index, incoming.meta.term);
