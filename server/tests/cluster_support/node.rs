@@ -210,17 +210,25 @@ impl Node {
 
     /// From now on the process cannot write to a file beyond so many bytes: that fails, as on a broken disk. The next one can.
     pub fn limit_files(&self, bytes: u64) {
-        let process = self.process.as_ref().unwrap_or_else(|| panic!("{} is not running", self.name));
-        let id = i32::try_from(process.id()).expect("process ids are positive and below 2^31");
+        let id = self.process_id();
         let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
         // SAFETY: the call reads the local limit and writes nothing; the process is our child and not yet waited for.
         let result = unsafe { libc::prlimit(id, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
         assert_eq!(result, 0, "{}: {}", self.name, io::Error::last_os_error());
     }
 
-    /// SIGSTOP.
+    /// SIGSTOP: returns when all threads stand still. One of them takes the signal and stops the others, which go on until it
+    /// has had a CPU.
     pub fn pause(&self) {
         self.signal(libc::SIGSTOP);
+        let id = self.process_id();
+        // SAFETY: zeroes are a value of this plain structure.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let options = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
+        // SAFETY: the call writes to the local structure alone, and leaves the process to be waited for.
+        let result = unsafe { libc::waitid(libc::P_PID, id as libc::id_t, &raw mut info, options) };
+        assert_eq!(result, 0, "{}: {}", self.name, io::Error::last_os_error());
+        assert_eq!(info.si_code, libc::CLD_STOPPED, "{} has ended\n{}", self.name, self.log());
     }
 
     /// SIGCONT.
@@ -340,9 +348,13 @@ impl Node {
         process
     }
 
-    fn signal(&self, signal: i32) {
+    fn process_id(&self) -> libc::pid_t {
         let process = self.process.as_ref().unwrap_or_else(|| panic!("{} is not running", self.name));
-        let id = i32::try_from(process.id()).expect("process ids are positive and below 2^31");
+        i32::try_from(process.id()).expect("process ids are positive and below 2^31")
+    }
+
+    fn signal(&self, signal: i32) {
+        let id = self.process_id();
         // SAFETY: kill takes two integers; the process is our child and not yet waited for.
         let result = unsafe { libc::kill(id, signal) };
         assert_eq!(result, 0, "{} was there to be signalled", self.name);
