@@ -36,7 +36,8 @@ pub struct ClusterView {
     pub suspected: BTreeSet<u32>,
     /// Nodes that this one has no link to.
     pub unlinked: BTreeSet<u32>,
-    /// Shards and nodes with a replica that does not have its shard's state yet. Clients are not sent there.
+    /// Shards and nodes with a replica that is not known to vote: it may not have its shard's state yet, and clients are not sent
+    /// there.
     pub catching_up: BTreeSet<(u16, u32)>,
 }
 

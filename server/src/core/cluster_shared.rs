@@ -19,6 +19,7 @@ use duva_raft::{ReplicaId, SnapshotMeta};
 use super::peer::hello::PeerIdentity;
 use crate::cluster::{
     meta::{MetaCommand, MetaState, NodeInfo},
+    node_of,
     starts::{self, LastStart, Starts},
     view::ClusterView,
 };
@@ -31,7 +32,7 @@ const COMMANDS_MAX: usize = 1024;
 pub struct ShardStatus {
     /// The node that leads, and in which term.
     pub leader: Option<(u32, u64)>,
-    /// Who votes, as its leader says.
+    /// Who votes, as its leader has said: by the last membership that is committed.
     pub voters: Vec<ReplicaId>,
 }
 
@@ -269,7 +270,7 @@ impl ClusterShared {
             if status.leader.is_some() && term(&status) < term(known) {
                 continue;
             }
-            // Only leaders know who votes.
+            // Who votes is known from leaders alone.
             if status.voters.is_empty() {
                 status.voters.clone_from(&known.voters);
             }
@@ -298,6 +299,12 @@ impl ClusterShared {
         view.alive.clone_from(&inner.liveness.alive);
         view.suspected.clone_from(&inner.liveness.suspected);
         view.unlinked.clone_from(&inner.liveness.unlinked);
+        let placed = (0..).zip(view.state.placement.iter().zip(&inner.shards));
+        let voteless = |(shard, (replicas, status)): (u16, (&Vec<ReplicaId>, &ShardStatus))| {
+            let voteless = replicas.iter().filter(|replica| !status.voters.contains(replica));
+            voteless.map(|replica| (shard, node_of(*replica))).collect::<Vec<_>>()
+        };
+        view.catching_up = placed.flat_map(voteless).collect();
         inner.view = Arc::new(view);
         self.version.fetch_add(1, Ordering::Release);
     }
@@ -360,5 +367,30 @@ mod tests {
         // Of a machine that runs for longer than its clock shows.
         shared.set_ceiling(Some(-6000));
         assert_eq!(held_ms(3), 0);
+    }
+
+    #[test]
+    fn replicas_count_once_their_leaders_have_said_that_they_vote() {
+        let replicas = [1, 2].map(|node| ReplicaId(node << 32 | 7));
+        assert_eq!(node_of(replicas[1]), 2);
+        let mut state = MetaState::genesis([7; 16], 2, 0, 3, NodeInfo::example(1));
+        state.nodes.insert(2, NodeInfo::example(2));
+        state.placement = vec![replicas.to_vec(); 2];
+        let shared = ClusterShared::new(
+            MetaState { epoch: state.epoch + 1, ..state.clone() },
+            1,
+            (0, BTreeMap::new()),
+        );
+        let says = |shard, term, voters: &[ReplicaId]| {
+            shared.update([(shard, ShardStatus { leader: Some((1, term)), voters: voters.to_vec() })]);
+            shared.view().catching_up.iter().copied().collect::<Vec<_>>()
+        };
+        shared.publish(&state, None, SnapshotMeta::default());
+        assert_eq!(shared.view().catching_up.len(), 4, "nobody has said anything");
+        assert_eq!(says(0, 2, &replicas), [(1, 1), (1, 2)]);
+        assert_eq!(says(1, 2, &replicas[..1]), [(1, 2)]);
+        assert_eq!(says(1, 2, &[]), [(1, 2)], "that says nothing of voters");
+        assert_eq!(says(1, 1, &replicas), [(1, 2)], "who led before says it");
+        assert_eq!(says(1, 2, &replicas), []);
     }
 }

@@ -25,7 +25,7 @@ use duva_net::io::{FileTask, Io};
 use duva_persist::names;
 use duva_raft::{Raft, ReplicaId, Restored, Role, SnapshotMeta};
 
-use super::{Groups, forward::number, genesis_membership};
+use super::{Groups, Hearsay, forward::number, genesis_membership};
 use crate::{
     cluster::{incarnation_of, meta::MetaState, node_of},
     core::{node::Node, peer::frame::Kind, tickets::Ticket},
@@ -154,8 +154,8 @@ impl Node {
         groups.idle[place] = Some((group.raft.hard_state(), snapshot.clone()));
         self.end_group(groups, *group);
         self.empty_shard(shard, &snapshot);
-        if let Some((leader, term)) = groups.routes[place].hearsay {
-            groups.set_route(shard, Some(leader), term);
+        if let Some(&Hearsay { node, term, .. }) = groups.routes[place].hearsay.as_ref() {
+            groups.set_route(shard, Some(node), term);
         }
         // Who watches clients sees that they go elsewhere from now on.
         groups.retry_ns = 0;

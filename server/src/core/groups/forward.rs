@@ -3,7 +3,6 @@
 //! ```text
 //! Forward       id (8), term (8), flags (1), command as in an entry
 //! ForwardReply  id (8), status (1), index (8) and term (8) if the forward asked for them, reply
-//! Leaders       term (8); see [`super::leave`] for more
 //! ```
 //!
 //! Integers are little-endian; the frame's group is the shard. A forward says under which term its receiver is

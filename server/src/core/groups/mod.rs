@@ -28,6 +28,7 @@ mod failover;
 mod feature;
 mod fetch;
 mod forward;
+mod leading;
 mod leave;
 mod locked;
 pub mod meta;
@@ -188,6 +189,8 @@ pub(super) struct Group {
     is_unhurried: bool,
     /// Whether the shard should have this replica: who is left out is told nothing more by its leader.
     is_placed: bool,
+    /// Who votes, as other nodes were told last, while it leads.
+    told_voters: Vec<ReplicaId>,
     /// Whether its leader has said that the group does without it.
     is_dispensable: bool,
     /// When its leader is asked for that again.
@@ -233,6 +236,14 @@ struct Waiting {
     request: Box<OwnedRequest>,
 }
 
+/// What a node says of a shard that it leads: for who has no replica here that knows better.
+struct Hearsay {
+    node: u32,
+    term: u64,
+    /// Who votes.
+    voters: Vec<ReplicaId>,
+}
+
 /// Where a shard's requests go.
 #[derive(Default)]
 struct Route {
@@ -243,8 +254,8 @@ struct Route {
     in_flight: u32,
     /// Whether nothing more is sent before those are answered: some went to another than is known to lead now, or were refused.
     is_stale: bool,
-    /// Who said last that it leads, and in which term: for who has no replica here that knows better.
-    hearsay: Option<(u32, u64)>,
+    /// Who said last that it leads.
+    hearsay: Option<Hearsay>,
     waiting: VecDeque<Waiting>,
 }
 
@@ -408,6 +419,7 @@ impl Groups {
             asked_ns: 0,
             is_unhurried: false,
             is_placed: true,
+            told_voters: Vec::new(),
             is_dispensable: false,
             leave_ns: 0,
             handed_number: 0,

@@ -16,7 +16,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use duva_raft::{Membership, ProgressState, ReplicaId, Restored, Role, SnapshotMeta};
 
-use super::{Group, Groups, genesis_membership, leave, with_heartbeats};
+use super::{Group, Groups, genesis_membership, leading, leave, with_heartbeats};
 use crate::{
     cluster::{incarnation_of, meta::MetaState, node_of},
     core::{
@@ -169,21 +169,26 @@ impl Node {
                         self.peers.is_up(node) && !is_leaving(node) && !broken.contains(&node)
                     });
                 }
-                let voters = group.raft.membership().voters.clone();
-                statuses.push((
-                    shard as u16,
-                    ShardStatus { leader: Some((groups.options.number, term)), voters },
-                ));
+                let voters = leading::who_votes(&group.raft);
+                if group.told_voters != voters {
+                    leading::tell_all(&mut self.peers, shard as u16, group.raft.term(), &voters);
+                    group.told_voters.clone_from(&voters);
+                }
+                let leader = Some((groups.options.number, term));
+                statuses.push((shard as u16, ShardStatus { leader, voters }));
                 groups.mark_dirty(shard as u16);
             } else if usize::from(self.owners[shard]) == self.core {
-                statuses.push((
-                    shard as u16,
-                    ShardStatus { leader: leader.map(|node| (node, term)), voters: Vec::new() },
-                ));
+                let said = groups.routes[shard].hearsay.as_ref();
+                let said = said.filter(|said| (Some(said.node), said.term) == (leader, term));
+                let voters = said.map_or_else(Vec::new, |said| said.voters.clone());
+                let leader = leader.map(|node| (node, term));
+                statuses.push((shard as u16, ShardStatus { leader, voters }));
             }
         }
+        let own = groups.options.number;
+        let is_led = |status: &ShardStatus| status.leader.is_some_and(|(leader, _)| leader == own);
         let led: Vec<(u16, ShardStatus)> =
-            statuses.iter().filter(|(_, status)| !status.voters.is_empty()).cloned().collect();
+            statuses.iter().filter(|(_, status)| is_led(status)).cloned().collect();
         cluster.update(statuses);
         if groups.report_ns > now_ns {
             return;

@@ -5,8 +5,8 @@ use duva_net::io::Io;
 use duva_raft::{Body, Raft, Ready, ReplicaId, Role, codec};
 
 use super::{
-    APPLIED_BYTES_A_TURN, Group, Groups, PATIENCE_NS, WaitingRead, departed::ASKS_TO_LEAVE, forward,
-    forward::Status, placement::TRANSFER_NS,
+    APPLIED_BYTES_A_TURN, Group, Groups, Hearsay, PATIENCE_NS, WaitingRead, departed::ASKS_TO_LEAVE, forward,
+    forward::Status, leading, placement::TRANSFER_NS,
 };
 use crate::cluster::node_of;
 use crate::core::{
@@ -14,10 +14,7 @@ use crate::core::{
     levels::Observed,
     log::replicated::INSTALLED,
     node::{Node, Origin},
-    peer::{
-        frame::{FrameHeader, Kind},
-        links::Peers,
-    },
+    peer::frame::{FrameHeader, Kind},
 };
 
 /// How long a request rests that its shard's leader has refused, in nanoseconds.
@@ -71,14 +68,19 @@ impl Groups {
         self.deadline_ns = next_ns;
     }
 
-    /// A node says that it leads a shard. A replica here that should be here knows better.
-    fn hear_of_leader(&mut self, shard: u16, from: u32, term: u64) {
+    /// A node says that it leads a shard, and perhaps who votes. A replica here that should be here knows better who leads.
+    fn hear_of_leader(&mut self, shard: u16, from: u32, (term, mut voters): (u64, Vec<ReplicaId>)) {
         let place = usize::from(shard);
         let route = &mut self.routes[place];
-        if route.hearsay.is_some_and(|(_, known)| known > term) {
-            return;
+        if let Some(known) = &mut route.hearsay {
+            if known.term > term {
+                return;
+            }
+            if voters.is_empty() && (known.node, known.term) == (from, term) {
+                voters = std::mem::take(&mut known.voters);
+            }
         }
-        route.hearsay = Some((from, term));
+        route.hearsay = Some(Hearsay { node: from, term, voters });
         match &self.by_shard[place] {
             Some(_) => self.mark_dirty(shard),
             None => {
@@ -122,8 +124,8 @@ impl Node {
                 }
                 Kind::Leaders => {
                     groups.take_leave(shard, header.flags, payload);
-                    if let Some(term) = forward::number(payload) {
-                        groups.hear_of_leader(shard, from, term);
+                    if let Some((term, voters)) = leading::read(header.flags, payload) {
+                        groups.hear_of_leader(shard, from, (term, voters));
                     }
                 }
                 Kind::Leaving => self.take_leaving(&mut groups, from, shard, header.flags),
@@ -224,7 +226,7 @@ impl Node {
         let Some(groups) = &mut self.groups else { return };
         groups.forget_leaver(node);
         for (shard, raft) in groups.replicas().filter(|(_, raft)| raft.role() == Role::Leader) {
-            tell_of_leading(&mut self.peers, node, shard, raft.term());
+            leading::tell(&mut self.peers, node, shard, raft.term(), &leading::who_votes(raft));
         }
     }
 
@@ -382,9 +384,9 @@ impl Node {
         let (leader, term) = (raft.leader().map(node_of), raft.term());
         let route = &groups.routes[usize::from(shard)];
         let before = route.leader;
-        let (leader, term) = match route.hearsay {
-            Some((heard, heard_term)) if !group.is_placed && leader.is_none() && heard_term >= term => {
-                (Some(heard), heard_term)
+        let (leader, term) = match &route.hearsay {
+            Some(heard) if !group.is_placed && leader.is_none() && heard.term >= term => {
+                (Some(heard.node), heard.term)
             }
             _ => (leader, term),
         };
@@ -407,10 +409,8 @@ impl Node {
             groups.transactions_ns = 0;
             // What is due here is this core's to propose from now on.
             self.executor.due_ms = 0;
-            let nodes: Vec<u32> = self.peers.nodes().collect();
-            for node in nodes {
-                tell_of_leading(&mut self.peers, node, shard, term);
-            }
+            group.told_voters = leading::who_votes(raft);
+            leading::tell_all(&mut self.peers, shard, term, &group.told_voters);
         } else {
             tracing::info!(shard, term, leader, "the shard has another leader, or none");
         }
@@ -437,9 +437,4 @@ impl Node {
         }
         debug_assert!(groups.patience_ns <= groups.now_ns + PATIENCE_NS || groups.patience_ns == u64::MAX);
     }
-}
-
-/// Tells a node that this one leads a shard.
-fn tell_of_leading(peers: &mut Peers, node: u32, shard: u16, term: u64) {
-    let _ = peers.push(node, Kind::Leaders, 0, shard, |out| out.extend_from_slice(&term.to_le_bytes()));
 }
