@@ -69,6 +69,11 @@ impl Listener {
         Ok(Self { descriptor: Arc::new(OwnedFd::from(listener)), is_tcp: false })
     }
 
+    /// Whether this is a Unix socket.
+    pub(crate) fn is_unix(&self) -> bool {
+        !self.is_tcp
+    }
+
     /// Sets how many idle seconds pass before keep-alive probes on connections accepted from now on; 0: never.
     pub fn set_keepalive(&self, seconds: u32) -> io::Result<()> {
         if !self.is_tcp {

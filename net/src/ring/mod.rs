@@ -1,8 +1,8 @@
 //! [`Io`] on one io_uring a core.
 //!
 //! The ring is made on the thread that uses it, with SINGLE_ISSUER, DEFER_TASKRUN and COOP_TASKRUN: completions are
-//! reaped when the loop asks for them and never interrupt it. Accepts and receives are multishot; receives take
-//! buffers from a ring that the kernel and this module share.
+//! reaped when the loop asks for them and never interrupt it. Accepts and receives are multishot, but for those on
+//! Unix sockets' connections; receives take buffers from a ring that the kernel and this module share.
 
 mod buffers;
 mod connects;
@@ -96,6 +96,8 @@ pub struct Ring {
     sending: Vec<Vec<u8>>,
     /// Buffers of receives into private memory under way, by connection index.
     receiving: Vec<Vec<u8>>,
+    /// Whether a descriptor is one of the connections of a Unix socket.
+    unix_connections: Vec<bool>,
     files: Files,
     connects: Connects,
     completions: Vec<(u64, i32, u32)>,
@@ -222,6 +224,16 @@ impl Ring {
         self.push(entry);
     }
 
+    fn note_unix_connection(&mut self, descriptor: i32, is_unix: bool) {
+        let place = descriptor as usize;
+        if is_unix && self.unix_connections.len() <= place {
+            self.unix_connections.resize(place + 1, false);
+        }
+        if let Some(known) = self.unix_connections.get_mut(place) {
+            *known = is_unix;
+        }
+    }
+
     fn slot(slots: &mut Vec<Vec<u8>>, token: Token) -> &mut Vec<u8> {
         let index = token.index as usize;
         if slots.len() <= index {
@@ -266,10 +278,17 @@ impl Io for Ring {
     }
 
     fn receive(&mut self, connection: Token, socket: Socket) {
-        let entry = opcode::RecvMulti::new(Fd(socket.0), BUFFER_GROUP)
-            .build()
-            .user_data(Kind::Receive.data(connection));
-        self.push(entry);
+        let entry = if self.unix_connections.get(socket.0 as usize) == Some(&true) {
+            // Kernels that know how much a Unix socket holds (6.17 and later, until it is repaired there) lose its end in a multishot
+            // receive, if the last bytes and the end come before the receive goes on: github.com/axboe/liburing/issues/1549.
+            opcode::Recv::new(Fd(socket.0), std::ptr::null_mut(), 0)
+                .buf_group(BUFFER_GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT)
+        } else {
+            opcode::RecvMulti::new(Fd(socket.0), BUFFER_GROUP).build()
+        };
+        self.push(entry.user_data(Kind::Receive.data(connection)));
     }
 
     fn receive_into(&mut self, connection: Token, socket: Socket, mut buffer: Vec<u8>, length_max: usize) {
@@ -322,6 +341,7 @@ impl Io for Ring {
     }
 
     fn close(&mut self, socket: Socket) {
+        self.note_unix_connection(socket.0, false);
         let entry = opcode::Close::new(Fd(socket.0))
             .build()
             .flags(squeue::Flags::SKIP_SUCCESS)
@@ -451,11 +471,14 @@ impl Io for Ring {
                     };
                     Event::ReceivedInto { connection, buffer, result }
                 }
-                Kind::Accept => Event::Accepted {
-                    listener: connection.index,
-                    result: if result >= 0 { Ok(Socket(result)) } else { Err(-result) },
-                    armed,
-                },
+                Kind::Accept => {
+                    let listener = connection.index;
+                    let result = if result >= 0 { Ok(Socket(result)) } else { Err(-result) };
+                    if let Ok(socket) = result {
+                        self.note_unix_connection(socket.0, self.listeners[listener as usize].is_unix());
+                    }
+                    Event::Accepted { listener, result, armed }
+                }
                 Kind::Wake => {
                     // Index 0 is the event descriptor's read, 1 another ring's message. The storage thread answers
                     // before it writes to the event descriptor, so what was missed here is seen at the next read.

@@ -108,6 +108,7 @@ pub(super) fn new(options: RingOptions) -> Result<Ring, RingError> {
         own_wake,
         sending: Vec::new(),
         receiving: Vec::new(),
+        unix_connections: Vec::new(),
         files: Files::new(options.storage),
         connects: Connects::default(),
         completions: Vec::with_capacity(options.completion_entries as usize),

@@ -1,9 +1,33 @@
-use std::{fs, io::Read, net::TcpListener, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::*;
-use crate::files::{Storage, tests::Directory};
+use crate::{
+    Listener,
+    files::{Storage, tests::Directory},
+};
+
+/// How long a ring is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connections of which each is to receive its end.
+const CONNECTIONS: u32 = 3000;
 
 fn ring_with(submission_entries: u32, worker_cpus: Option<Vec<usize>>) -> Result<Ring, RingError> {
+    ring_that_listens(submission_entries, worker_cpus, Vec::new())
+}
+
+fn ring_that_listens(
+    submission_entries: u32,
+    worker_cpus: Option<Vec<usize>>,
+    listeners: Vec<Listener>,
+) -> Result<Ring, RingError> {
     let wake = WakeHandle::new().unwrap();
     let storage = Storage::start(0, wake.clone()).unwrap();
     Ring::new(RingOptions {
@@ -11,7 +35,7 @@ fn ring_with(submission_entries: u32, worker_cpus: Option<Vec<usize>>) -> Result
         completion_entries: 64,
         buffer_count: 2,
         buffer_size_bytes: 4096,
-        listeners: Vec::new(),
+        listeners,
         wake,
         storage,
         worker_cpus,
@@ -39,6 +63,32 @@ impl Ring {
         }
         assert_eq!(events.len(), count, "{events:?}");
         events
+    }
+
+    /// What comes on a connection whose receive is armed, up to its end.
+    fn receives_to_the_end(&mut self, connection: Token, socket: Socket) -> Vec<u8> {
+        let mut received = Vec::new();
+        loop {
+            self.turn(Wait::Block { events: 1, timeout: Some(PATIENCE) });
+            let mut is_armed = true;
+            let mut has_come = false;
+            while let Some(event) = self.next_event() {
+                has_come = true;
+                match event {
+                    Event::Received { result: Ok(buffer), armed, .. } => {
+                        received.extend_from_slice(&buffer);
+                        self.recycle(buffer);
+                        is_armed = armed;
+                    }
+                    Event::Received { result: Err(ReceiveEnd::Closed), .. } => return received,
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(has_come, "no end came behind {received:?}");
+            if !is_armed {
+                self.receive(connection, socket);
+            }
+        }
     }
 
     /// Does a task, which must succeed.
@@ -248,4 +298,54 @@ fn worker_turns(is_first: bool) -> u32 {
 fn the_worker_of_a_first_sync_is_let_in_and_that_of_another_is_not() {
     assert!(worker_turns(true) >= 10);
     assert_eq!(worker_turns(false), 0);
+}
+
+/// Again and again accepts a connection, arms its receive, and has another thread send bytes and finish while this one waits.
+fn ends_are_received<C: Write + Send>(
+    listener: Listener,
+    connect: impl Fn() -> C,
+    finish: impl Fn(&C) + Send + Sync,
+) {
+    let mut ring = ring_that_listens(16, None, vec![listener]).unwrap();
+    ring.accept(0);
+    let (clients, to_send) = std::sync::mpsc::sync_channel::<C>(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for mut client in to_send {
+                client.write_all(b"bytes").unwrap();
+                finish(&client);
+            }
+        });
+        for generation in 0..CONNECTIONS {
+            let client = connect();
+            ring.turn(Wait::Block { events: 1, timeout: Some(PATIENCE) });
+            let Some(Event::Accepted { result: Ok(socket), armed: true, .. }) = ring.next_event() else {
+                panic!("no connection")
+            };
+            ring.receive(Token { index: 0, generation }, socket);
+            ring.turn(Wait::Poll);
+            assert!(ring.next_event().is_none(), "nothing was sent");
+            clients.send(client).unwrap();
+            assert_eq!(ring.receives_to_the_end(Token { index: 0, generation }, socket), b"bytes");
+            ring.close(socket);
+        }
+        drop(clients);
+    });
+}
+
+#[test]
+fn the_end_behind_the_last_bytes_of_a_unix_socket_is_received() {
+    let directory = Directory::new();
+    let path = directory.path("socket");
+    let listener = Listener::unix(&path).unwrap();
+    let finish = |client: &UnixStream| client.shutdown(Shutdown::Write).unwrap();
+    ends_are_received(listener, || UnixStream::connect(&path).unwrap(), finish);
+}
+
+#[test]
+fn the_end_behind_the_last_bytes_of_a_tcp_connection_is_received() {
+    let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), 0).unwrap();
+    let address = listener.local_address().unwrap();
+    let finish = |client: &TcpStream| client.shutdown(Shutdown::Write).unwrap();
+    ends_are_received(listener, || TcpStream::connect(address).unwrap(), finish);
 }
