@@ -39,6 +39,9 @@ const TRANSFER_DOUBLINGS: u32 = 7;
 /// Entries that a learner may lack when it gets its vote: they are on their way.
 pub(super) const LACKING_MAX: u64 = 64;
 
+/// Entries that a follower lacks of a shard at most if it is not being brought up to date: more than are on their way under load.
+const BEHIND_MAX: u64 = 1024;
+
 impl Node {
     /// The groups' clock, in nanoseconds.
     pub fn now_ns(&self) -> u64 {
@@ -223,7 +226,7 @@ fn knows_all(state: &MetaState, membership: &Membership) -> bool {
     membership.members().all(|replica| incarnation_of(replica) < state.next_incarnation)
 }
 
-/// The nodes that can be reached and lack more than entries in a shard that this core leads, or have no vote in it yet.
+/// The nodes that can be reached and are being brought up to date in a shard that this core leads, or have no vote in it yet.
 fn catching_up(groups: &Groups, state: &MetaState, is_up: impl Fn(u32) -> bool) -> Vec<u32> {
     let mut nodes = Vec::new();
     for (replicas, group) in state.placement.iter().zip(&groups.by_shard) {
@@ -233,9 +236,11 @@ fn catching_up(groups: &Groups, state: &MetaState, is_up: impl Fn(u32) -> bool) 
         };
         for &replica in replicas.iter().filter(|&&replica| replica != raft.id()) {
             let node = node_of(replica);
-            let gets_snapshot =
-                raft.progress(replica).is_some_and(|progress| progress.state() == ProgressState::Snapshot);
-            let is_there = raft.membership().voters.contains(&replica) && !gets_snapshot;
+            let is_brought_on = raft.progress(replica).is_some_and(|progress| {
+                progress.state() == ProgressState::Snapshot
+                    || progress.match_index() + BEHIND_MAX < raft.last_index()
+            });
+            let is_there = raft.membership().voters.contains(&replica) && !is_brought_on;
             if !is_there && !nodes.contains(&node) && is_up(node) {
                 nodes.push(node);
             }
