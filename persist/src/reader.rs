@@ -8,7 +8,8 @@
 //! - Nothing is believed before its checksum was found right, and no block that does not name this epoch, core and place: a
 //!   segment that was recycled meanwhile, wholly or in part, is noticed. What was visited before that is right.
 //! - A payload is handed out whole or not at all, its fragments in order and checked together.
-//! - Memory is bounded: fragments beyond a limit are dropped, and their records have no payload.
+//! - Memory is bounded: fragments beyond a limit are dropped, and their records have no payload. Fragments of one shard alone are
+//!   kept.
 //!
 //! A record that was replaced since lies there still: only index and term together say that it is the entry wanted.
 
@@ -29,12 +30,13 @@ const HEADER_BYTES_MAX: usize = SEGMENT_BYTES_MAX as usize / 4;
 /// What a fragment counts for besides its own bytes.
 const FRAGMENT_OVERHEAD_BYTES: usize = 64;
 
-/// A record of the shard's log.
+/// A record of a shard's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogRecord<'a> {
     /// What it says. The flags are those on disk.
     pub record: Record,
-    /// Its whole payload; `None`: some of its fragments lie before the reader's beginning, or are too large together.
+    /// Its whole payload; `None`: it has fragments, and they are another shard's than the reader's, or some lie before its
+    /// beginning, or they are too large together.
     pub payload: Option<&'a [u8]>,
 }
 
@@ -52,11 +54,12 @@ pub enum ReadOutcome {
     Gone,
 }
 
-/// Reads the records of one shard's log.
+/// Reads the records of the logs in a core's journal, for the sake of one shard.
 #[derive(Debug)]
 pub struct LogReader {
     core: u16,
     epoch: u64,
+    /// Whose fragments are put together.
     shard: u16,
     /// A block begins here, or a segment.
     position: Position,
@@ -81,7 +84,7 @@ struct Stream {
 struct Gone;
 
 impl LogReader {
-    /// Reads what `core` wrote in `epoch` of `shard`, from a block or segment that begins at `position`. Fragments that wait for
+    /// Reads what `core` wrote in `epoch`, from a block or segment that begins at `position`. Fragments of `shard` that wait for
     /// their record take up to `stream_bytes_max` bytes.
     pub fn new(core: u16, epoch: u64, shard: u16, position: Position, stream_bytes_max: usize) -> Self {
         Self {
@@ -102,7 +105,7 @@ impl LogReader {
         self.position
     }
 
-    /// Visits the records of the shard's log in these bytes, which begin at [`LogReader::position`], as the journal was written.
+    /// Visits the records of logs in these bytes, which begin at [`LogReader::position`], as the journal was written.
     /// It reads whole blocks that lie before `written_to`, [`crate::journal::Journal::written_to`].
     pub fn read(
         &mut self,
@@ -171,14 +174,14 @@ impl LogReader {
         let mut next = BLOCK_HEADER_BYTES;
         while next < records_end {
             let (record, payload, record_end) = segment::record(bytes, next, records_end).ok_or(Gone)?;
-            let (is_new, is_own) = (next >= self.read_to, record.shard.get() == self.shard);
-            // Those of other shards as well: a damaged one could be of this.
-            if is_new && !segment::record_is_whole(bytes, next, record, salt) {
-                return Err(Gone);
-            }
-            if is_new && is_own && self.record(record, payload, visit)?.is_break() {
-                self.read_to = record_end;
-                return Ok(Step::Stopped);
+            if next >= self.read_to {
+                if !segment::record_is_whole(bytes, next, record, salt) {
+                    return Err(Gone);
+                }
+                if self.record(record, payload, visit)?.is_break() {
+                    self.read_to = record_end;
+                    return Ok(Step::Stopped);
+                }
             }
             next = record_end;
         }
@@ -195,7 +198,7 @@ impl LogReader {
         Ok(Step::Read(len))
     }
 
-    /// A record of the shard, whose checksum fits.
+    /// A record whose checksum fits.
     fn record(
         &mut self,
         header: &RecordHeader,
@@ -212,13 +215,18 @@ impl LogReader {
             seed: header.seed.get(),
             fragments: header.fragments.get(),
         };
+        let is_own = record.shard == self.shard;
         if record.kind == Kind::Fragment {
-            self.fragment(&record, payload);
+            if is_own {
+                self.fragment(&record, payload);
+            }
             return Ok(ControlFlow::Continue(()));
         }
         let whole;
         let payload = if record.flags & record_flag::FRAGMENTED == 0 {
             Some(payload)
+        } else if !is_own {
+            None
         } else {
             whole = self.complete(&record, payload)?;
             whole.as_deref()

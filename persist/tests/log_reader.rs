@@ -65,7 +65,7 @@ impl Written {
     }
 
     /// Reads on from a reader's position to the end, in pieces of so many bytes, or as many more as it needs; returns index,
-    /// term and payload of what it visits, stopping at each record, and why it ended.
+    /// term and payload of what it visits of [`SHARD`], stopping at each record, and why it ended.
     fn read(&self, reader: &mut LogReader, piece_bytes: usize) -> (Vec<Seen>, ReadOutcome) {
         let mut seen = Vec::new();
         let mut bytes = piece_bytes;
@@ -75,6 +75,9 @@ impl Written {
             let rest = &file[at.offset() as usize..];
             let piece = &rest[..bytes.min(rest.len())];
             let outcome = reader.read(piece, self.journal.written_to(), |record| {
+                if record.record.shard != SHARD {
+                    return ControlFlow::Continue(());
+                }
                 let payload = record.payload.map(<[u8]>::to_vec);
                 seen.push((record.record.kind, record.record.index, record.record.term, payload));
                 assert_eq!(record.record.timestamp_ms, 1000 + record.record.index);
@@ -241,6 +244,31 @@ fn a_payload_that_is_not_there_whole_is_none() {
     let mut small = LogReader::new(OPTIONS.core, OPTIONS.epoch, SHARD, Position::new(1, 0), 300_000);
     let (seen, _) = written.read(&mut small, 4096);
     assert_eq!(seen[1..], [entry(2, 1, 10), missing, entry(4, 1, 10)]);
+}
+
+#[test]
+fn other_shards_are_visited_and_their_fragments_left() {
+    let mut written = Written::new();
+    written.append(1, 1, 10);
+    let mut fragments = Fragments::begin(&mut written.journal, 5);
+    let whole = payload(1, 1, Fragments::last_bytes_max(&written.journal) + 1);
+    let (first, last) = whole.split_at(1000);
+    fragments.push(&mut written.journal, first);
+    fragments.finish(&mut written.journal, &record(Kind::Entry, 5, 1, 1), last);
+    written.journal.append(&record(Kind::Entry, 5, 2, 1), |buffer| buffer.extend_from_slice(b"short"));
+    written.append(2, 1, 20);
+    written.write();
+    let mut seen = Vec::new();
+    let outcome = written.reader(Position::new(1, 0)).read(
+        &written.disk.files[&1],
+        written.journal.written_to(),
+        |found| {
+            seen.push((found.record.shard, found.record.index, found.payload.map(<[u8]>::len)));
+            ControlFlow::Continue(())
+        },
+    );
+    assert_eq!(outcome, ReadOutcome::End);
+    assert_eq!(seen, [(SHARD, 1, Some(10)), (5, 1, None), (5, 2, Some(5)), (SHARD, 2, Some(20))]);
 }
 
 #[test]

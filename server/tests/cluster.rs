@@ -11,6 +11,8 @@ mod support;
 
 #[path = "cluster/broken_disk.rs"]
 mod broken_disk;
+#[path = "cluster/catching_up.rs"]
+mod catching_up;
 #[path = "cluster/departed.rs"]
 mod departed;
 #[path = "cluster/faults.rs"]

@@ -87,7 +87,7 @@ fn data_from_before_the_cluster_is_kept() {
 }
 
 /// What a node logs when it goes on from a snapshot of its leader.
-const INSTALLED: &str = "the shard goes on from the leader's snapshot";
+pub(crate) const INSTALLED: &str = "the shard goes on from the leader's snapshot";
 
 /// Values of some size in every shard: a shard's snapshot takes several messages.
 fn fill(node: &Node, mark: u8) {

@@ -1,18 +1,25 @@
 //! Reading entries back from the journal, for followers that lack what is not in memory any more.
 //!
+//! All shards of a core lie in one journal, and a follower that was away lacks entries of many of them, from about the same
+//! time on. So the journal is read for all at once: whoever has waited longest is looked for, from a little before its
+//! place on, and what others lack of what is passed on the way goes to them.
+//!
 //! Invariants:
 //!
 //! - An entry is told by its index and term; whatever else lies at those places is passed over.
 //! - What this start has not written, or what was trimmed, is not found: then the follower gets a snapshot.
+//! - One piece is read at a time. Each pass brings the follower that it is for on, by an entry at least or to a snapshot.
+//! - The next pass begins once followers have acknowledged what this one brought, or after a while: who catches up is not given
+//!   more than it can take beside its clients' requests.
 
 use std::ops::ControlFlow;
 
 use duva_net::io::{FileTask, Io};
 use duva_persist::{
-    format::Kind,
-    reader::{LogReader, ReadOutcome},
+    format::{Kind, Position},
+    reader::{LogReader, LogRecord, ReadOutcome},
 };
-use duva_raft::{ENTRY_OVERHEAD_BYTES, Entry, EntryKind, Fetch};
+use duva_raft::{ENTRY_OVERHEAD_BYTES, Entry, EntryKind, Fetch, ReplicaId};
 
 use super::{COMMAND_BYTES_MAX, Group, Groups};
 use crate::core::{
@@ -21,17 +28,49 @@ use crate::core::{
     tickets::Ticket,
 };
 
-/// Bytes of the journal that are read at once.
-const PIECE_BYTES: usize = 1 << 20;
+/// Bytes of the journal that are read at once: the core looks at them, and sends what is in them, in one turn.
+const PIECE_BYTES: usize = 128 << 10;
 
-/// Entries that are being read.
+/// How far before the place of who has waited longest a pass begins if another one waits for that.
+const EARLIER_BYTES: u32 = PIECE_BYTES as u32;
+
+/// What a follower waits for, and what was found of it in this pass.
 pub(super) struct Fetching {
-    number: u32,
-    shard: u16,
     fetch: Fetch,
-    reader: LogReader,
+    /// When it was asked for, among all.
+    order: u64,
+    /// Nothing of it lies before this, fragments aside; `None`: the journal's marks say from where on it is looked for.
+    after: Option<Position>,
     entries: Vec<Entry>,
     bytes: usize,
+    /// Whether the pass has seen its next entry, and not all fragments of that.
+    is_missed: bool,
+}
+
+/// Where a follower's next entry is looked for if it goes on where it was left: marks may lie far apart.
+pub(super) struct Fetched {
+    peer: ReplicaId,
+    next: u64,
+    after: Position,
+}
+
+/// A pass over the journal.
+pub(super) struct JournalPass {
+    /// The read that is under way.
+    number: u32,
+    /// Whom it is for.
+    order: u64,
+    reader: LogReader,
+}
+
+/// How long acknowledgements are waited for at most, in nanoseconds: longer trips are no reason to wait.
+const UNACKNOWLEDGED_NS: u64 = 10_000_000;
+
+/// What followers were sent of a pass.
+pub(super) struct Sent {
+    until_ns: u64,
+    /// Shards, followers, and the last entry for each.
+    last: Vec<(u16, ReplicaId, u64)>,
 }
 
 /// What an entry is to Raft that has a record of this kind and timestamp.
@@ -44,38 +83,156 @@ pub(super) fn kind_of(kind: Kind, timestamp_ms: u64) -> EntryKind {
     }
 }
 
-impl Node {
-    /// Begins to read what a follower lacks.
-    pub(super) fn fetch(&mut self, groups: &mut Groups, group: &mut Group, fetch: Fetch, io: &mut impl Io) {
-        let place = self.log.as_ref().and_then(|log| log.entry_position(group.shard, fetch.from));
-        let Some((position, epoch)) = place else {
-            return group.raft.fetched(fetch.peer, fetch.from, None);
-        };
-        groups.counts.fetches += 1;
-        groups.next_read = groups.next_read.wrapping_add(1);
-        let reader = LogReader::new(self.core as u16, epoch, group.shard, position, 2 * COMMAND_BYTES_MAX);
-        let fetching = Fetching {
-            number: groups.next_read,
-            shard: group.shard,
-            fetch,
-            reader,
-            entries: Vec::new(),
-            bytes: 0,
-        };
-        self.read_journal(&fetching, PIECE_BYTES, io);
-        groups.fetching.push(fetching);
+impl Group {
+    /// Takes a record of the journal along for the followers that lack it.
+    fn collect(&mut self, LogRecord { record, payload }: LogRecord<'_>) {
+        for fetching in &mut self.fetching {
+            let next = fetching.next();
+            if record.index != next || fetching.is_enough() || self.raft.term_at(next) != Some(record.term) {
+                continue;
+            }
+            let Some(payload) = payload else {
+                fetching.is_missed = true;
+                continue;
+            };
+            fetching.bytes += payload.len() + ENTRY_OVERHEAD_BYTES;
+            fetching.entries.push(Entry {
+                index: record.index,
+                term: record.term,
+                timestamp_ms: record.timestamp_ms,
+                seed: record.seed,
+                kind: kind_of(record.kind, record.timestamp_ms),
+                payload: payload.into(),
+            });
+        }
     }
 
-    fn read_journal(&self, fetching: &Fetching, length_bytes: usize, io: &mut impl Io) {
-        let position = fetching.reader.position();
+    /// Gives Raft what was found in a pass that has come to `end`, and nothing to the one of this order if that was looked for
+    /// in vain, or, without an end, is not in the journal. Adds to `sent` whom it gave something.
+    fn hand_over(&mut self, order: u64, end: Option<Position>, sent: &mut Vec<(u16, ReplicaId, u64)>) {
+        let is_done = |fetching: &mut Fetching| {
+            let was_in_vain = fetching.order == order && fetching.entries.is_empty();
+            // It may lie behind its mark still.
+            let is_looked_for_again = was_in_vain && end.is_some() && fetching.after.take().is_some();
+            fetching.is_missed = false;
+            !fetching.entries.is_empty() || was_in_vain && !is_looked_for_again
+        };
+        for fetching in self.fetching.extract_if(.., is_done) {
+            let (peer, next) = (fetching.fetch.peer, fetching.next());
+            self.fetched.retain(|fetched| fetched.peer != peer);
+            if let Some(after) = end.filter(|_| !fetching.is_enough()) {
+                self.fetched.push(Fetched { peer, next, after });
+            }
+            let entries = (!fetching.entries.is_empty()).then_some(fetching.entries);
+            self.raft.fetched(peer, fetching.fetch.from, entries);
+            sent.push((self.shard, peer, next - 1));
+        }
+    }
+}
+
+impl Fetching {
+    /// The next entry.
+    fn next(&self) -> u64 {
+        self.fetch.from + self.entries.len() as u64
+    }
+
+    /// Whether this pass need not bring more of it.
+    fn is_enough(&self) -> bool {
+        self.next() >= self.fetch.to || self.bytes >= self.fetch.bytes_max
+    }
+}
+
+impl Groups {
+    /// A follower lacks entries. What it waited for before is of no use any more.
+    pub(super) fn fetch(&mut self, group: &mut Group, fetch: Fetch) {
+        group.fetching.retain(|earlier| earlier.fetch.peer != fetch.peer);
+        let goes_on = |fetched: &&Fetched| (fetched.peer, fetched.next) == (fetch.peer, fetch.from);
+        let after = group.fetched.iter().find(goes_on).map(|fetched| fetched.after);
+        self.next_order += 1;
+        group.fetching.push(Fetching {
+            fetch,
+            order: self.next_order,
+            after,
+            entries: Vec::new(),
+            bytes: 0,
+            is_missed: false,
+        });
+        self.has_fetches = true;
+    }
+
+    /// Gives all groups what was found for them; see [`Group::hand_over`].
+    fn hand_over(&mut self, order: u64, end: Option<Position>) {
+        let mut last = Vec::new();
+        for group in self.by_shard.iter_mut().flatten() {
+            group.hand_over(order, end, &mut last);
+        }
+        for &(shard, ..) in &last {
+            self.mark_dirty(shard);
+        }
+        self.sent = Some(Sent { until_ns: self.now_ns + UNACKNOWLEDGED_NS, last });
+    }
+
+    /// Whether followers have what the last pass brought, or were waited for long enough.
+    fn has_been_taken(&self) -> bool {
+        let Some(Sent { until_ns, last }) = &self.sent else { return true };
+        let lacks = |&(shard, peer, index): &(u16, ReplicaId, u64)| {
+            let progress = self.raft(usize::from(shard)).and_then(|raft| raft.progress(peer));
+            progress.is_some_and(|progress| progress.match_index() < index)
+        };
+        *until_ns <= self.now_ns || !last.iter().any(lacks)
+    }
+
+    /// When the next pass begins at the latest.
+    pub(super) fn next_pass_ns(&self) -> u64 {
+        let is_due = self.has_fetches && self.pass.is_none();
+        self.sent.as_ref().filter(|_| is_due).map_or(u64::MAX, |sent| sent.until_ns)
+    }
+}
+
+impl Node {
+    /// Begins to read what followers lack, if they lack any and nothing is being read.
+    pub(super) fn begin_pass(&mut self, groups: &mut Groups, io: &mut impl Io) {
+        if !groups.has_fetches || groups.pass.is_some() || !groups.has_been_taken() {
+            return;
+        }
+        groups.sent = None;
+        let place_of = |shard: u16, fetching: &Fetching| {
+            let (mark, epoch) = self.log.as_ref()?.entry_position(shard, fetching.fetch.from)?;
+            Some((fetching.after.map_or(mark, |after| after.max(mark)), epoch))
+        };
+        let groups_there = groups.by_shard.iter().flatten();
+        let waiting: Vec<_> = groups_there
+            .flat_map(|group| group.fetching.iter().map(|fetching| (group.shard, fetching)))
+            .map(|(shard, fetching)| (fetching.order, shard, place_of(shard, fetching)))
+            .collect();
+        let Some(&(order, shard, place)) = waiting.iter().min_by_key(|(order, ..)| *order) else {
+            groups.has_fetches = false;
+            return;
+        };
+        let Some((place, epoch)) = place else { return groups.hand_over(order, None) };
+        let is_close = |other: &Position| {
+            other.sequence() == place.sequence() && other.offset() + EARLIER_BYTES >= place.offset()
+        };
+        let places = waiting.iter().filter_map(|(.., place)| place.map(|(place, _)| place));
+        let from = places.filter(is_close).min().unwrap_or(place);
+        groups.counts.fetches += 1;
+        groups.next_read = groups.next_read.wrapping_add(1);
+        let reader = LogReader::new(self.core as u16, epoch, shard, from, 2 * COMMAND_BYTES_MAX);
+        let pass = JournalPass { number: groups.next_read, order, reader };
+        self.read_journal(&pass, PIECE_BYTES, io);
+        groups.pass = Some(pass);
+    }
+
+    fn read_journal(&self, pass: &JournalPass, length_bytes: usize, io: &mut impl Io) {
+        let position = pass.reader.position();
         let name = duva_persist::names::segment(self.core as u16, position.sequence());
         let path = self.journal_directory().join(name);
         let task = FileTask::Read { path, offset_bytes: position.offset().into(), length_bytes };
-        io.file_task(Ticket::GroupRead(fetching.number).number(), task);
+        io.file_task(Ticket::GroupRead(pass.number).number(), task);
     }
 
     /// A piece of the journal was read, or could not be.
-    pub(super) fn fetch_done(
+    pub(super) fn take_piece(
         &mut self,
         groups: &mut Groups,
         number: u32,
@@ -83,44 +240,29 @@ impl Node {
         result: Result<(), i32>,
         io: &mut impl Io,
     ) {
-        let Some(place) = groups.fetching.iter().position(|fetching| fetching.number == number) else {
-            return;
-        };
-        let mut fetching = groups.fetching.swap_remove(place);
-        let shard = usize::from(fetching.shard);
-        let (Some(log), Some(group)) = (&self.log, &mut groups.by_shard[shard]) else { return };
-        let Fetching { fetch, reader, entries, bytes: taken, .. } = &mut fetching;
-        let before = reader.position();
+        let Some(mut pass) = groups.pass.take_if(|pass| pass.number == number) else { return };
+        let Some(log) = &self.log else { return };
+        let before = pass.reader.position();
+        let by_shard = &mut groups.by_shard;
         let outcome = match result {
-            Ok(()) => reader.read(bytes, log.written_to(), |found| {
-                let (record, next) = (found.record, fetch.from + entries.len() as u64);
-                if record.index != next || group.raft.term_at(next) != Some(record.term) {
-                    return ControlFlow::Continue(());
+            Ok(()) => pass.reader.read(bytes, log.written_to(), |found| {
+                if let Some(Some(group)) = by_shard.get_mut(usize::from(found.record.shard)) {
+                    group.collect(found);
                 }
-                let Some(payload) = found.payload else { return ControlFlow::Break(()) };
-                *taken += payload.len() + ENTRY_OVERHEAD_BYTES;
-                entries.push(Entry {
-                    index: record.index,
-                    term: record.term,
-                    timestamp_ms: record.timestamp_ms,
-                    seed: record.seed,
-                    kind: kind_of(record.kind, record.timestamp_ms),
-                    payload: payload.into(),
-                });
-                let is_enough = *taken >= fetch.bytes_max || next + 1 >= fetch.to;
-                if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                ControlFlow::Continue(())
             }),
             Err(_) => ReadOutcome::Gone,
         };
-        if let ReadOutcome::NeedMore(needed_bytes) = outcome
-            && (reader.position() != before || needed_bytes > bytes.len())
+        let mut waiting = by_shard.iter().flatten().flat_map(|group| &group.fetching);
+        let lacks = |fetching: &Fetching| fetching.entries.is_empty() && !fetching.is_missed;
+        if waiting.any(|fetching| fetching.order == pass.order && lacks(fetching))
+            && let ReadOutcome::NeedMore(needed_bytes) = outcome
+            && (pass.reader.position() != before || needed_bytes > bytes.len())
         {
-            self.read_journal(&fetching, needed_bytes.max(PIECE_BYTES), io);
-            return groups.fetching.push(fetching);
+            self.read_journal(&pass, needed_bytes.max(PIECE_BYTES), io);
+            groups.pass = Some(pass);
+            return;
         }
-        let Fetching { fetch, entries, shard, .. } = fetching;
-        let entries = (!entries.is_empty()).then_some(entries);
-        group.raft.fetched(fetch.peer, fetch.from, entries);
-        groups.mark_dirty(shard);
+        groups.hand_over(pass.order, Some(pass.reader.position()));
     }
 }

@@ -59,7 +59,7 @@ use super::{
 use crate::cluster::GENESIS_REPLICA;
 use departed::Returning;
 pub use failover::{Failover, FailoverRefusal};
-use fetch::Fetching;
+use fetch::{Fetched, Fetching, JournalPass, Sent};
 use forward::Forwards;
 use leave::{Leavers, Leaving};
 use locked::Locked;
@@ -216,6 +216,10 @@ pub(super) struct Group {
     /// The tick that is under way.
     tick_index: u64,
     incoming: Option<Incoming>,
+    /// What followers lack that is not in memory.
+    fetching: Vec<Fetching>,
+    /// Where reading goes on for followers that were brought on lately.
+    fetched: Vec<Fetched>,
     /// When leadership may be handed over again, and how often that came to nothing in a row.
     transfer_ns: u64,
     transfer_failures: u32,
@@ -303,7 +307,10 @@ pub struct Groups {
     committed_bytes: usize,
     decoder: Decoder,
     outgoing: Vec<Outgoing>,
-    fetching: Vec<Fetching>,
+    /// Whether followers may lack entries that are not in memory, and how they are being read.
+    has_fetches: bool,
+    pass: Option<JournalPass>,
+    sent: Option<Sent>,
     returning: Vec<Returning>,
     next_read: u32,
     /// Which places of snapshots that come are taken: a bit each.
@@ -377,7 +384,9 @@ impl Groups {
             committed_bytes: 0,
             decoder: Decoder::default(),
             outgoing: Vec::new(),
-            fetching: Vec::new(),
+            has_fetches: false,
+            pass: None,
+            sent: None,
             returning: Vec::new(),
             next_read: 0,
             incoming_places: 0,
@@ -435,6 +444,8 @@ impl Groups {
             proposed_ms: 0,
             tick_index: 0,
             incoming: None,
+            fetching: Vec::new(),
+            fetched: Vec::new(),
             transfer_ns: 0,
             transfer_failures: 0,
         }));
@@ -455,7 +466,8 @@ impl Groups {
     pub fn next_ns(&self) -> u64 {
         let leave_ns = self.leaving.as_ref().map_or(u64::MAX, |leaving| leaving.until_ns());
         let own_ns = self.deadline_ns.min(self.patience_ns).min(self.retry_ns).min(self.compare_ns);
-        own_ns.min(leave_ns).min(self.transactions_ns).min(self.rest_ns).min(self.next_invitation_ns())
+        let follower_ns = self.rest_ns.min(self.next_invitation_ns()).min(self.next_pass_ns());
+        own_ns.min(leave_ns).min(self.transactions_ns).min(follower_ns)
     }
 
     /// Whether the next turn has something to do without a completion.

@@ -267,6 +267,7 @@ impl Node {
             self.end_incoming(&mut groups, io);
         }
         self.take_fanned(&mut groups);
+        self.begin_pass(&mut groups, io);
         self.groups = Some(groups);
     }
 
@@ -337,7 +338,7 @@ impl Node {
             }
             self.fail_reads(groups, group, &ready.failed_reads);
             for fetch in ready.fetches.drain(..) {
-                self.fetch(groups, group, fetch, io);
+                groups.fetch(group, fetch);
             }
             for read in ready.snapshot_reads.drain(..) {
                 self.read_snapshot(groups, group, read, io);

@@ -202,7 +202,7 @@ impl Node {
         } else if groups.returning.iter().any(|returning| returning.is_read(number)) {
             groups.take_returned(number, bytes, result);
         } else {
-            self.fetch_done(&mut groups, number, bytes, result, io);
+            self.take_piece(&mut groups, number, bytes, result, io);
         }
         self.groups = Some(groups);
     }
