@@ -12,7 +12,13 @@
 //!   situations small.
 //! - Tokens of APPEND are unique and none is a part of another or of a value of SET. So a token that was read went behind
 //!   exactly what was read before it, and of one that was never read only the length counts.
-//! - A read that fits takes effect at once: it changes nothing, so to have it done is never worse.
+//! - A read that fits takes effect at once: it never changes anything, so to have it done is never worse. So does what was answered
+//!   that it has changed nothing.
+//! - Keys that commands read or write together are one key here, of an object with several places: see [`places`].
+
+#[path = "linearizability/places.rs"]
+#[allow(dead_code, reason = "test programs of the server use this file without them")]
+pub mod places;
 
 use std::{
     collections::{BTreeMap, HashMap, btree_map},
@@ -43,6 +49,12 @@ pub enum Action {
     Increment,
     /// APPEND of these bytes, which nobody else writes and which are no part of what somebody else writes.
     Append(Vec<u8>),
+    /// FLUSHALL.
+    #[allow(dead_code, reason = "test programs of the server use this file without it")]
+    Clear,
+    /// Something done to an object with several places.
+    #[allow(dead_code, reason = "test programs of the server use this file without it")]
+    Places(places::Change),
 }
 
 /// What an operation was answered.
@@ -56,6 +68,8 @@ pub enum Answer {
     Integer(i64),
     /// The value is no number, or would not be one any more: the refusal of an INCR.
     NotANumber,
+    /// There is no such key: the refusal of a RENAME.
+    NoKey,
 }
 
 /// One operation of one client on one key. What is known not to have been executed is no operation.
@@ -122,6 +136,8 @@ impl fmt::Display for Action {
             Self::Delete => formatter.write_str("DEL"),
             Self::Increment => formatter.write_str("INCR"),
             Self::Append(token) => write!(formatter, "APPEND {}", shown(token)),
+            Self::Clear => formatter.write_str("FLUSHALL"),
+            Self::Places(change) => change.fmt(formatter),
         }
     }
 }
@@ -133,6 +149,7 @@ impl fmt::Display for Answer {
             Self::Value(value) => formatter.write_str(&shown_value(value.as_deref())),
             Self::Integer(number) => write!(formatter, "{number}"),
             Self::NotANumber => formatter.write_str("not a number"),
+            Self::NoKey => formatter.write_str("no such key"),
         }
     }
 }
@@ -240,6 +257,8 @@ enum Effect {
     Increment,
     /// APPEND of so many bytes that nobody read.
     Lengthen(usize),
+    /// The same to an object's places.
+    Places([u32; 3]),
     /// Something that no other operation does.
     Own,
 }
@@ -281,8 +300,9 @@ impl<'a> Search<'a> {
             return;
         }
         let effect = match &operation.action {
-            Action::Get => return,
-            Action::Delete => Effect::Delete,
+            Action::Get | Action::Places(places::Change::Get(_)) => return,
+            Action::Delete | Action::Clear => Effect::Delete,
+            Action::Places(change) => change.effect().map_or(Effect::Own, Effect::Places),
             Action::Increment => Effect::Increment,
             Action::Set(_) => Effect::Own,
             Action::Append(token) => match self.read_before(token) {
@@ -363,7 +383,7 @@ impl<'a> Search<'a> {
         waiting: &mut Vec<Situation>,
     ) {
         for &number in &self.open {
-            if self.operations[number].action == Action::Get
+            if only_reads(self.operations[number])
                 && !situation.answered_later.contains(&number)
                 && self.effect(number, &situation.value).is_some()
             {
@@ -406,6 +426,15 @@ impl<'a> Search<'a> {
     }
 }
 
+/// Whether an operation can change nothing, whenever it takes effect: by what it is, or by its answer.
+fn only_reads(operation: &Operation) -> bool {
+    match (&operation.action, &operation.returned) {
+        (Action::Get | Action::Places(places::Change::Get(_)), _) => true,
+        (Action::Places(_), Some((_, answer))) => matches!(answer, Answer::Integer(0) | Answer::NoKey),
+        _ => false,
+    }
+}
+
 /// The key as a server must have it: the value after an action, and the answer.
 fn execute(action: &Action, value: &Value) -> (Value, Answer) {
     match action {
@@ -424,6 +453,11 @@ fn execute(action: &Action, value: &Value) -> (Value, Answer) {
             let bytes = [value.as_deref().unwrap_or_default(), token].concat();
             let length = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
             (Some(bytes.into()), Answer::Integer(length))
+        }
+        Action::Clear => (None, Answer::Done),
+        Action::Places(change) => {
+            let (after, answer) = change.execute(value.as_deref());
+            (after.map(Rc::from), answer)
         }
     }
 }

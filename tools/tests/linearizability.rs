@@ -210,7 +210,9 @@ fn generated(random: &mut Random, operations: u64, keys: u64, unknown_in: u64) -
             0..4 => Action::Get,
             4..6 => Action::Set(format!("{number}").into()),
             6 => Action::Delete,
-            7..9 => Action::Increment,
+            7 => Action::Increment,
+            8 if random.below(8) == 0 => Action::Clear,
+            8 => Action::Increment,
             _ => Action::Append(format!("<{number}.>").into()),
         };
         let is_unknown = random.below(unknown_in) == 0;
@@ -257,6 +259,11 @@ fn perform(action: &Action, value: &mut Option<Vec<u8>>) -> Answer {
             bytes.extend_from_slice(token);
             Answer::Integer(bytes.len() as i64)
         }
+        Action::Clear => {
+            *value = None;
+            Answer::Done
+        }
+        Action::Places(_) => panic!("a register has one place"),
     }
 }
 

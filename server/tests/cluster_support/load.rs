@@ -242,6 +242,7 @@ impl Client {
             Action::Delete => vec![b"DEL", &name],
             Action::Increment => vec![b"INCR", &name],
             Action::Append(token) => vec![b"APPEND", &name, token],
+            Action::Clear | Action::Places(_) => panic!("no client of these asks for {action}"),
         };
         let Some(connection) = &mut self.connection else { return };
         let invoked_ns = self.shared.now_ns();

@@ -53,7 +53,8 @@ impl Run {
         {
             let random = &mut self.world.borrow_mut().random;
             let members = (0..self.nodes.len()).filter(|&node| self.nodes[node].is_member);
-            let readers = members.map(|node| Client::reader(first + node, node, random, now_ns));
+            let manner = self.manner;
+            let readers = members.map(|node| Client::reader(first + node, node, manner, random, now_ns));
             self.clients.extend(readers);
         }
         self.until(ANSWERS_NS_MAX, "every key is read at every node", |run| run.are_clients_done())?;
@@ -82,6 +83,10 @@ impl Run {
             self.summary.uncertain += counts.uncertain;
             self.summary.lost += counts.lost;
             self.summary.retried += counts.retried;
+            self.summary.moved += counts.moved;
+            self.summary.crossed += counts.crossed;
+            self.summary.shelved += counts.shelved;
+            self.summary.flushes += counts.flushes;
         }
         for session in &mut self.sessions {
             history.append(&mut session.take_history());

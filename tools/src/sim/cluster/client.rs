@@ -6,6 +6,8 @@
 //!   left because nobody listened, was not executed, and is no operation.
 //! - Only requests of ONCE are sent again, under the same name, until they are answered: one operation, from the first time that
 //!   it was sent.
+//! - A client that is sent to another node asks there, and there only, what it was not answered. What needs several slots then is
+//!   refused, and is no operation.
 //! - Every value of SET is another one, and so is every token of APPEND.
 //! - Along a connection writes, and reads behind them, see a counter grow. Reads are not compared with one another, nor writes with
 //!   reads in front of them: a read whose leader, or whose reply, was lost is made again, and what came behind it may be answered
@@ -16,7 +18,9 @@ use std::collections::{BTreeMap, VecDeque};
 use duva_tools::linearizability::{Action, Answer, Operation};
 
 use super::{
+    manner::Manner,
     several::{self, Several},
+    shelves::{self, Moved, Shelf},
     wire::{Came, Wire},
     world::World,
 };
@@ -24,6 +28,15 @@ use crate::sim::{random::Random, resp::Reply};
 
 /// Keys of all clients: registers, counters, and lists of tokens by turns.
 const KEYS: usize = 9;
+
+/// One request in so many removes everything, if any does.
+const FLUSH_EVERY: u64 = 60;
+
+/// How long it takes a client to go to another node, at most, in nanoseconds.
+const MOVE_NS: u64 = 1_000_000;
+
+/// How often a request is sent to another node before it counts as refused.
+const MOVES_MAX: u32 = 16;
 
 /// What a client asks for.
 #[derive(Clone)]
@@ -38,6 +51,25 @@ struct Request {
     /// Whether it was sent before, and may have been executed then.
     is_retry: bool,
     invoked_ns: u64,
+    /// The slot of its first key, once it was sent; the node to which it is to go, and how often it was sent to another one.
+    slot: u16,
+    goes_to: Option<usize>,
+    moves: u32,
+}
+
+impl Request {
+    fn new(action: Option<Action>, key: Vec<u8>) -> Self {
+        let (several, once, goes_to) = (None, None, None);
+        Self { action, several, key, once, is_retry: false, invoked_ns: 0, slot: 0, goes_to, moves: 0 }
+    }
+
+    fn of_several(several: Several, (action, key): (Option<Action>, Vec<u8>)) -> Self {
+        Self { several: Some(several), ..Self::new(action, key) }
+    }
+
+    fn of_shelf((shelf, action): (Shelf, Action)) -> Self {
+        Self::of_several(Several::Shelve(shelf), (Some(action), shelf.name()))
+    }
 }
 
 /// A client's connection.
@@ -59,6 +91,12 @@ pub(super) struct Counts {
     pub(super) uncertain: u64,
     pub(super) lost: u64,
     pub(super) retried: u64,
+    /// Those that another node is to get, those that were refused because of their slots, those of shelves, and those for which
+    /// everything was removed.
+    pub(super) moved: u64,
+    pub(super) crossed: u64,
+    pub(super) shelved: u64,
+    pub(super) flushes: u64,
 }
 
 /// A client.
@@ -70,8 +108,11 @@ pub(super) struct Client {
     value_bytes: usize,
     /// One request in so many is one of several shards; 0: none is.
     several: u64,
+    manner: Manner,
     /// The node that it stays with, if it does.
     home: Option<usize>,
+    /// The node that it goes to next, if it is sent to one.
+    goes_to: Option<usize>,
     /// What it has left to read, if it does nothing else.
     script: Option<VecDeque<Request>>,
     /// When it asks for nothing new any more.
@@ -85,6 +126,8 @@ pub(super) struct Client {
     repeats_writes: bool,
     /// Whether it writes half of what it should.
     halves_writes: bool,
+    /// Whether it removes nothing when it should remove everything.
+    flushes_nothing: bool,
     named: u64,
     pub(super) history: Vec<Operation>,
     pub(super) counts: Counts,
@@ -96,14 +139,22 @@ fn key_name(key: usize) -> Vec<u8> {
 
 impl Client {
     /// One that does as it likes until a moment.
-    pub(super) fn new(number: usize, random: &mut Random, now_ns: u64, until_ns: u64) -> Self {
+    pub(super) fn new(
+        number: usize,
+        manner: Manner,
+        random: &mut Random,
+        now_ns: u64,
+        until_ns: u64,
+    ) -> Self {
         Self {
             number,
             pause_ns: random.pick(&[3_000_000, 30_000_000, 100_000_000]),
             burst_max: random.pick(&[1, 1, 3, 12]),
             value_bytes: random.pick(&[0, 0, 1_000, 12_000]),
             several: random.pick(&[0, 2, 2, 6]),
+            manner,
             home: None,
+            goes_to: None,
             script: None,
             until_ns,
             at_ns: now_ns + random.below(50_000_000),
@@ -111,6 +162,7 @@ impl Client {
             retries: VecDeque::new(),
             repeats_writes: false,
             halves_writes: false,
+            flushes_nothing: false,
             named: 0,
             history: Vec::new(),
             counts: Counts::default(),
@@ -118,25 +170,26 @@ impl Client {
     }
 
     /// One that reads every key at one node, and nothing else.
-    pub(super) fn reader(number: usize, node: usize, random: &mut Random, now_ns: u64) -> Self {
-        let read = |key| Request {
-            action: Some(Action::Get),
-            several: None,
-            key: key_name(key),
-            once: None,
-            is_retry: false,
-            invoked_ns: 0,
-        };
-        let of_several = |several: Several| {
-            let (action, key) = several.action("");
-            Request { action, several: Some(several), key, once: None, is_retry: false, invoked_ns: 0 }
-        };
-        let reads = (0..KEYS).map(read).chain(several::last_requests().map(of_several));
+    pub(super) fn reader(
+        number: usize,
+        node: usize,
+        manner: Manner,
+        random: &mut Random,
+        now_ns: u64,
+    ) -> Self {
+        let read = |key| Request::new(Some(Action::Get), key_name(key));
+        let mut script: VecDeque<Request> = (0..KEYS).map(read).collect();
+        if !manner.flushes {
+            script.extend(several::last_requests().map(|it| Request::of_several(it, it.action(""))));
+        }
+        if manner.has_shelves {
+            script.extend(Shelf::last_reads().map(Request::of_shelf));
+        }
         Self {
             home: Some(node),
             burst_max: 1,
-            script: Some(reads.collect()),
-            ..Self::new(number, random, now_ns, u64::MAX)
+            script: Some(script),
+            ..Self::new(number, manner, random, now_ns, u64::MAX)
         }
     }
 
@@ -148,6 +201,11 @@ impl Client {
     /// From now on it leaves a key out of writes to several shards.
     pub(super) fn halve_writes(&mut self) {
         self.halves_writes = true;
+    }
+
+    /// From now on it leaves everything where it is, and thinks that it has removed it.
+    pub(super) fn flush_nothing(&mut self) {
+        self.flushes_nothing = true;
     }
 
     /// From now on it asks for nothing of several shards, which only leaders answer.
@@ -180,10 +238,16 @@ impl Client {
     pub(super) fn step(&mut self, world: &mut World) -> Result<(), String> {
         let now_ns = world.now_ns;
         let Some(mut open) = self.open.take() else {
-            let node = self.home.unwrap_or_else(|| world.random.index(world.machines.len()));
+            let sent_to = self.goes_to.take();
+            let node = sent_to.or(self.home).unwrap_or_else(|| world.random.index(world.machines.len()));
             match Wire::connect(self.number, node, world) {
                 Ok(wire) => self.open = Some(Open { wire, counters: BTreeMap::new() }),
-                Err(again_ns) => self.at_ns = again_ns,
+                Err(again_ns) => {
+                    self.at_ns = again_ns;
+                    // Others know better by then.
+                    let requests = self.retries.iter_mut().chain(self.script.iter_mut().flatten());
+                    requests.for_each(|request| request.goes_to = None);
+                }
             }
             return Ok(());
         };
@@ -207,6 +271,12 @@ impl Client {
                 return Ok(());
             }
             if self.at_ns <= now_ns {
+                if let Some(node) = self.elsewhere(open.wire.node) {
+                    self.leave(open, world);
+                    self.goes_to = Some(node);
+                    self.at_ns = now_ns + world.random.below(MOVE_NS);
+                    return Ok(());
+                }
                 self.ask(&mut open, world);
             }
         } else if open.wire.is_late(now_ns) {
@@ -241,7 +311,35 @@ impl Client {
         }
     }
 
+    /// The node that is to get what is to be asked next, if that is not this one.
+    fn elsewhere(&self, node: usize) -> Option<usize> {
+        let next = self.retries.front().or_else(|| self.script.as_ref()?.front())?;
+        next.goes_to.or(self.home).filter(|&other| other != node)
+    }
+
+    /// Sends a request that was not executed to another node later, or gives it up.
+    fn follow(&mut self, mut request: Request, to: usize) {
+        self.counts.moved += 1;
+        request.moves += 1;
+        if !request.is_retry {
+            request.invoked_ns = 0;
+        }
+        let is_lost = request.moves.is_multiple_of(MOVES_MAX);
+        request.goes_to = Some(to).filter(|_| !is_lost);
+        match &mut self.script {
+            Some(script) => script.push_back(request),
+            None if is_lost && request.once.is_none() => self.counts.refused += 1,
+            None => self.retries.push_back(request),
+        }
+    }
+
     fn record(&mut self, request: Request, returned: Option<(u64, Answer)>) {
+        if let Some(Several::Flush(_)) = request.several {
+            let (returned_ns, keys) = (returned.map(|(at_ns, _)| at_ns), (0..KEYS).map(key_name));
+            let operations = shelves::flush_operations(self.number, request.invoked_ns, returned_ns, keys);
+            self.history.extend(operations);
+            return;
+        }
         let Request { action: Some(action), key, invoked_ns, .. } = request else { return };
         self.history.push(Operation { client: self.number, key, invoked_ns, action, returned });
     }
@@ -251,6 +349,9 @@ impl Client {
         let now_ns = world.now_ns;
         let count = 1 + world.random.below(self.burst_max);
         for _ in 0..count {
+            if self.elsewhere(open.wire.node).is_some() {
+                break;
+            }
             let next = self.retries.pop_front().or_else(|| self.script.as_mut()?.pop_front());
             let mut request = match next {
                 Some(request) => request,
@@ -263,6 +364,7 @@ impl Client {
                 self.counts.retried += 1;
             }
             let arguments = self.arguments(&request);
+            request.slot = shelves::slot_of(&arguments);
             open.wire.ask(request, &arguments, now_ns);
             self.counts.requests += 1;
         }
@@ -272,17 +374,18 @@ impl Client {
         let key = random.index(KEYS);
         self.named += 1;
         let (client, named) = (self.number, self.named);
+        if self.manner.flushes && random.one_in(FLUSH_EVERY) {
+            self.counts.flushes += 1;
+            return Request::of_several(Several::Flush(random.index(KEYS)), (None, Vec::new()));
+        }
         if random.one_in(self.several) {
+            let value = format!("{client}-{named}");
+            if self.manner.has_shelves && (self.manner.flushes || random.one_in(2)) {
+                self.counts.shelved += 1;
+                return Request::of_shelf(Shelf::invent(random, &value));
+            }
             let several = Several::invent(random);
-            let (action, key) = several.action(&format!("{client}-{named}"));
-            return Request {
-                action,
-                several: Some(several),
-                key,
-                once: None,
-                is_retry: false,
-                invoked_ns: 0,
-            };
+            return Request::of_several(several, several.action(&value));
         }
         let action = match (random.below(30), key % 3) {
             (0..=9, _) => Some(Action::Get),
@@ -299,13 +402,21 @@ impl Client {
         };
         let is_write = action.as_ref().is_some_and(|action| *action != Action::Get);
         let once = (is_write && random.one_in(4)).then_some(named);
-        Request { action, several: None, key: key_name(key), once, is_retry: false, invoked_ns: 0 }
+        Request { once, ..Request::new(action, key_name(key)) }
     }
 
     fn arguments(&self, request: &Request) -> Vec<Vec<u8>> {
         if let Some(several) = request.several {
             let mut arguments = several.arguments(request.action.as_ref());
-            if self.halves_writes && matches!(several, Several::Set(_)) {
+            let is_halved = match (several, arguments[0].as_slice()) {
+                (Several::Set(_), _) => !self.manner.has_shelves,
+                (Several::Shelve(_), b"MSETNX") => arguments.len() > 3,
+                _ => false,
+            };
+            if self.flushes_nothing && matches!(several, Several::Flush(_)) {
+                return vec![b"SELECT".to_vec(), b"0".to_vec()];
+            }
+            if self.halves_writes && is_halved {
                 arguments.truncate(arguments.len() - 2);
             }
             return arguments;
@@ -322,6 +433,7 @@ impl Client {
             Action::Delete => (b"DEL", None),
             Action::Increment => (b"INCR", None),
             Action::Append(token) => (b"APPEND", Some(token)),
+            Action::Clear | Action::Places(_) => panic!("no client asks for {action} of one key"),
         };
         arguments.extend([name.to_vec(), request.key.clone()]);
         arguments.extend(argument.cloned());
@@ -332,13 +444,14 @@ impl Client {
         while let Some((request, reply)) = open.wire.reply(now_ns)? {
             self.counts.replies += 1;
             let heard = match (&request.several, &request.action) {
-                (Some(several), _) => several.hear(&reply)?,
+                (Some(several), action) => several.hear(action.as_ref(), &reply, self.manner.redirects)?,
                 (None, Some(action)) => hear(action, &reply)?,
                 (None, None) => continue,
             };
             match heard {
                 Heard::Answer(answer) => {
-                    if let (None, Some(action)) = (request.once, &request.action) {
+                    if let (None, Some(action), false) = (request.once, &request.action, self.manner.flushes)
+                    {
                         check_order(open, &request.key, action, &answer)?;
                     }
                     self.record(request, Some((now_ns, answer)));
@@ -360,6 +473,14 @@ impl Client {
                         self.forget(request);
                     }
                 }
+                Heard::Moved => {
+                    let Reply::Error(text) = &reply else { continue };
+                    match shelves::moved(text)?.filter(|_| self.manner.redirects) {
+                        Some(Moved { to, slot }) if slot == request.slot => self.follow(request, to),
+                        _ => return Err(format!("slot {} is answered with {}", request.slot, reply.shown())),
+                    }
+                }
+                Heard::Crossed => self.counts.crossed += 1,
                 Heard::Uncertain => {
                     self.counts.uncertain += 1;
                     self.forget(request);
@@ -396,6 +517,9 @@ pub(super) enum Heard {
     Refused,
     /// Nor was it because not all nodes know the command yet.
     Early,
+    /// Nor was it because another node is to be asked, or because its keys are in several slots.
+    Moved,
+    Crossed,
     /// It was executed or not, now or later.
     Uncertain,
 }
@@ -406,6 +530,7 @@ pub(super) fn hear(action: &Action, reply: &Reply) -> Result<Heard, String> {
             let code = text.split(|&byte| byte == b' ').next().unwrap_or_default();
             return match code {
                 b"UNCERTAIN" => Ok(Heard::Uncertain),
+                b"MOVED" => Ok(Heard::Moved),
                 b"CLUSTERDOWN" | b"LOADING" | b"MISCONF" => Ok(Heard::Refused),
                 b"ERR" if text.windows(13).any(|it| it == b"feature level") => Ok(Heard::Early),
                 _ => Err(format!("{action} is answered with {}", reply.shown())),

@@ -10,7 +10,7 @@
 //! run (who is next, what fails) -> boot (starts) -> io -> world (machines) -> network
 //!                               -> client (what is asked and answered) -> linearizability
 //!                               -> session (reads that promise less, and their judgement)
-//!                               -> several (of several shards)
+//!                               -> several, shelves (of several shards)
 //!                               -> operator (forgets nodes, lets them in)
 //! client, session               -> wire (requests out, replies in)
 //! ```
@@ -20,17 +20,22 @@
 //! see what they promise; that a connection's requests for one shard stay in order; and that some time after the last fault every
 //! shard has a leader that all nodes know, none of them on a core whose journal has failed, every client is served, and all replicas
 //! hold the same.
+//!
+//! Runs differ in their manner (`manner`): in some, values are moved between places of several shards, everything is removed now
+//! and then, or nodes send clients to leaders.
 
 mod aftermath;
 mod boot;
 mod client;
 mod faults;
 mod io;
+mod manner;
 mod network;
 mod operator;
 mod run;
 mod session;
 mod several;
+mod shelves;
 mod upgrade;
 mod wire;
 mod world;
@@ -52,6 +57,10 @@ pub(crate) enum Sabotage {
     StaleSessions,
     /// Clients leave a key out of writes to several shards.
     HalfWrites,
+    /// They leave one out of MSETNX.
+    HalfPlaces,
+    /// They remove nothing when they should remove everything.
+    NoFlushes,
 }
 
 /// What a run, or several, did.
@@ -75,6 +84,12 @@ pub(crate) struct Summary {
     /// Requests that were never answered, and requests of ONCE that were sent again.
     pub(crate) lost: u64,
     pub(crate) retried: u64,
+    /// Those that were sent to another node, those that were refused because of their slots, those of shelves, and those for which
+    /// everything was removed.
+    pub(crate) moved: u64,
+    pub(crate) crossed: u64,
+    pub(crate) shelved: u64,
+    pub(crate) flushes: u64,
     /// Requests that nodes sent to one another.
     pub(crate) forwarded: u64,
     /// Elections won, as far as those who won them lived to tell.
@@ -113,6 +128,10 @@ impl Summary {
         self.uncertain += other.uncertain;
         self.lost += other.lost;
         self.retried += other.retried;
+        self.moved += other.moved;
+        self.crossed += other.crossed;
+        self.shelved += other.shelved;
+        self.flushes += other.flushes;
         self.forwarded += other.forwarded;
         self.elections += other.elections;
         self.snapshots += other.snapshots;

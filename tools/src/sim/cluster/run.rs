@@ -8,7 +8,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use duva_net::io::Wait;
 use duva_server::{
     cluster::join::JoinAnswer,
-    config::{Consistency, RaftDurability},
+    config::{ClusterRouting, Consistency, RaftDurability},
 };
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     boot::{self, SHARDS, SimNode},
     client::Client,
     faults::{DRIFT_PPM_MAX, Fault, Happening, Target, Weights},
+    manner::Manner,
     network::{End, News},
     operator::Operator,
     session::{Causes, SessionClient},
@@ -52,6 +53,8 @@ pub(super) struct Run {
     pub(super) nodes: Vec<SimNode>,
     pub(super) clients: Vec<Client>,
     pub(super) sessions: Vec<SessionClient>,
+    /// What clients ask for besides the ordinary.
+    pub(super) manner: Manner,
     /// Who lets nodes in and has them forgotten once the cluster is formed.
     pub(super) operator: Operator,
     /// The node that was lost for good, if one was: no other one may be.
@@ -88,7 +91,7 @@ enum Next {
 /// # Errors
 /// What went wrong.
 pub(crate) fn run(seed: u64, sabotage: Option<Sabotage>) -> Result<Summary, Failure> {
-    let mut run = Run::new(seed, sabotage);
+    let mut run = Run::new(seed, sabotage, Manner::choose(seed, sabotage));
     let played = run.form().and_then(|()| run.play()).and_then(|()| run.settle()).and_then(|()| run.judge());
     match played {
         Ok(()) => Ok(run.summary),
@@ -97,13 +100,16 @@ pub(crate) fn run(seed: u64, sabotage: Option<Sabotage>) -> Result<Summary, Fail
 }
 
 impl Run {
-    pub(super) fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
+    pub(super) fn new(seed: u64, sabotage: Option<Sabotage>, manner: Manner) -> Self {
         let mut random = Random::new(seed ^ 0x636C_7573_7465_7200);
         let mut common = boot::choose_config(&mut random);
         match sabotage {
             Some(Sabotage::LyingDisks) => common.raft_durability = RaftDurability::Fsync,
             Some(Sabotage::StaleReads) => common.consistency = Consistency::Sequential,
-            Some(Sabotage::RepeatedWrites | Sabotage::StaleSessions | Sabotage::HalfWrites) | None => {}
+            Some(_) | None => {}
+        }
+        if manner.redirects {
+            common.cluster_routing = ClusterRouting::Redirect;
         }
         let count = random.pick(&[3, 3, 3, 5]);
         // There is a machine more for a node that takes the place of another.
@@ -118,13 +124,14 @@ impl Run {
         world.syncs_lie = sabotage == Some(Sabotage::LyingDisks);
         let nodes: Vec<SimNode> =
             (0..machines).map(|number| SimNode::new(number, &common, &mut random)).collect();
-        trace::note(|| format!("seed {seed}: {weights:?}, {:?}", world.faults));
+        trace::note(|| format!("seed {seed}: {weights:?}, {:?}, {manner:?}", world.faults));
         Self {
             began_ns: world.now_ns,
             world: Rc::new(RefCell::new(world)),
             nodes,
             clients: Vec::new(),
             sessions: Vec::new(),
+            manner,
             operator: Operator::default(),
             lost: None,
             dooms: vec![None; machines],
@@ -224,21 +231,35 @@ impl Run {
         is_known && voting.count() == wanted * usize::from(SHARDS)
     }
 
+    /// The token is put where it is first, by a request to `node`, or to where that one sends it.
+    fn take_token(&mut self, mut node: usize) -> Result<(), String> {
+        let mut reply = Reply::Nil;
+        for _ in 0..=self.count {
+            let end = self.world.borrow_mut().connect(node).ok_or("a node does not listen")?;
+            reply = self.ask(end, &super::several::first_request())?;
+            let Reply::Error(text) = &reply else { break };
+            node = super::shelves::moved(text)?.filter(|_| self.manner.redirects).map_or(node, |it| it.to);
+        }
+        if reply == Reply::ok() {
+            return Ok(());
+        }
+        Err(format!("the token is not taken: {}", reply.shown()))
+    }
+
     /// Clients do what they like while things go wrong.
     pub(super) fn play(&mut self) -> Result<(), String> {
-        let end = self.world.borrow_mut().connect(0).ok_or("the first node does not listen")?;
-        let reply = self.ask(end, &super::several::first_request())?;
-        if reply != Reply::ok() {
-            return Err(format!("the token is not taken: {}", reply.shown()));
-        }
+        self.take_token(0)?;
         let now_ns = self.now_ns();
         let until_ns = {
             let mut world = self.world.borrow_mut();
             let until_ns = now_ns + world.random.between(3_000_000_000, 10_000_000_000);
             let count = world.random.between(2, 6) as usize;
             let random = &mut world.random;
-            self.clients = (0..count).map(|number| Client::new(number, random, now_ns, until_ns)).collect();
-            let count = random.below(4) as usize;
+            let manner = self.manner;
+            let client = |number| Client::new(number, manner, random, now_ns, until_ns);
+            self.clients = (0..count).map(client).collect();
+            // Their counters and lists only grow.
+            let count = random.below(4) as usize * usize::from(!manner.flushes);
             let causes = Causes::default();
             let session = |number| SessionClient::new(number, &causes, random, now_ns, until_ns);
             self.sessions = (0..count).map(session).collect();
@@ -254,8 +275,14 @@ impl Run {
         if matches!(self.sabotage, Some(Sabotage::StaleReads)) {
             self.clients.iter_mut().for_each(Client::keep_to_one_shard);
         }
-        if self.sabotage == Some(Sabotage::HalfWrites) {
+        if matches!(self.sabotage, Some(Sabotage::HalfWrites | Sabotage::HalfPlaces)) {
             self.clients.iter_mut().for_each(Client::halve_writes);
+        }
+        if self.sabotage == Some(Sabotage::NoFlushes) {
+            self.clients.iter_mut().for_each(Client::flush_nothing);
+        }
+        if self.manner.redirects {
+            self.sessions.iter_mut().for_each(SessionClient::be_redirected);
         }
         trace::note(|| format!("{now_ns} faults begin"));
         self.happenings.push((now_ns, Happening::Choose));

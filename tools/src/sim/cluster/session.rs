@@ -95,6 +95,8 @@ pub(super) struct SessionClient {
     causes: Causes,
     /// Lists that it still has to read in the end.
     last_reads: Vec<&'static str>,
+    /// Whether nodes send clients to leaders: it goes wherever it likes, until it is there.
+    redirects: bool,
     /// Whether it asks for stale reads whatever it expects.
     reads_stale: bool,
     named: u64,
@@ -140,6 +142,7 @@ impl SessionClient {
             token: None,
             causes: Rc::clone(causes),
             last_reads: KEYS.into_iter().filter(|key| is_list(key)).collect(),
+            redirects: false,
             reads_stale: false,
             named: 0,
             sights: Vec::new(),
@@ -151,6 +154,11 @@ impl SessionClient {
     /// From now on it asks for stale reads, and expects what it would have asked for.
     pub(super) fn read_stale(&mut self) {
         self.reads_stale = true;
+    }
+
+    /// From now on it may be sent to another node.
+    pub(super) fn be_redirected(&mut self) {
+        self.redirects = true;
     }
 
     /// Whether it has nothing more to ask, and knows all that it will.
@@ -273,6 +281,8 @@ impl SessionClient {
         match random.below(40) {
             0 | 1 => return What::Level(any_level(random)),
             2..=4 => return What::AskToken,
+            // There it would make reads stale.
+            5 if self.redirects => return What::AskToken,
             5 => return What::ReadOnly,
             _ => {}
         }
@@ -345,6 +355,10 @@ impl SessionClient {
             (What::Action(key, action), reply) => match hear(action, &reply)? {
                 Heard::Answer(answer) => return self.take_answer(open, request, answer, now_ns),
                 Heard::Refused | Heard::Early => return Ok(()),
+                Heard::Moved if self.redirects => return Ok(()),
+                Heard::Moved | Heard::Crossed => {
+                    return Err(format!("is answered {} for {key}", reply.shown()));
+                }
                 Heard::Uncertain => (*key, action),
             },
             (What::Level(_) | What::ReadOnly, Reply::Simple(text)) if text == b"OK" => return Ok(()),

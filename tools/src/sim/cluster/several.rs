@@ -6,11 +6,16 @@
 //!   everywhere, and whoever reads one of them reads the register. It is judged like any other.
 //! - One token is moved from place to place by RENAME: whoever reads all places finds it at one of them. Its value is a register,
 //!   written by SET XX, which is no operation where the token is not.
+//! - Where nodes send clients to leaders, whatever has keys in several slots is refused with CROSSSLOT, and is no operation.
 
 use duva_engine::key_slot;
 use duva_tools::linearizability::{Action, Answer, Operation};
 
-use super::{boot::SHARDS, client::Heard};
+use super::{
+    boot::SHARDS,
+    client::Heard,
+    shelves::{self, Shelf},
+};
 use crate::sim::{random::Random, resp::Reply};
 
 /// Families of keys, and keys of each.
@@ -41,10 +46,14 @@ pub(super) enum Several {
     Mark(usize),
     /// All its places are read.
     Find,
+    /// Something is done with a shelf: the action.
+    Shelve(Shelf),
+    /// Everything is removed, by a request of this form.
+    Flush(usize),
 }
 
 /// A key whose name begins so, of a shard.
-fn key(family: &str, shard: usize) -> Vec<u8> {
+pub(super) fn key(family: &str, shard: usize) -> Vec<u8> {
     let slots = duva_engine::SLOT_COUNT / SHARDS;
     let names = (0..).map(|number| format!("{family}:{number}").into_bytes());
     let is_there = |name: &Vec<u8>| usize::from(key_slot(name) / slots) == shard % usize::from(SHARDS);
@@ -107,7 +116,16 @@ impl Several {
             Self::Get(family) | Self::GetOne(family, _) => (Some(Action::Get), name(family)),
             Self::Mark(_) => (Some(Action::Set(value.as_bytes().to_vec())), TOKEN.to_vec()),
             Self::Find => (Some(Action::Get), TOKEN.to_vec()),
-            Self::Move(..) => (None, Vec::new()),
+            Self::Move(..) | Self::Shelve(_) | Self::Flush(_) => (None, Vec::new()),
+        }
+    }
+
+    /// Whether its keys are in several slots.
+    pub(super) fn crosses(self, action: Option<&Action>) -> bool {
+        match self {
+            Self::Set(_) | Self::Delete(_) | Self::Get(_) | Self::Move(..) | Self::Find => true,
+            Self::GetOne(..) | Self::Mark(_) | Self::Flush(_) => false,
+            Self::Shelve(shelf) => shelf.crosses(action),
         }
     }
 
@@ -129,20 +147,40 @@ impl Several {
                 name("SET").chain([place(at), value.clone(), b"XX".to_vec()]).collect()
             }
             Self::Find => name("MGET").chain((0..PLACES).map(place)).collect(),
+            Self::Shelve(shelf) => shelf.arguments(action),
+            Self::Flush(form) => shelves::flush_arguments(form),
         }
     }
 
-    /// What a reply says.
-    pub(super) fn hear(self, reply: &Reply) -> Result<Heard, String> {
+    /// What a reply says, if nodes send clients to leaders, or do not.
+    pub(super) fn hear(
+        self,
+        action: Option<&Action>,
+        reply: &Reply,
+        redirects: bool,
+    ) -> Result<Heard, String> {
         let value = |reply: &Reply| match reply {
             Reply::Nil => Some(None),
             Reply::Bulk(value) => Some(Some(value.clone())),
             _ => None,
         };
-        let wrong = || Err(format!("{self:?} is answered with {}", reply.shown()));
+        let wrong = || Err(format!("{self:?} ({action:?}) is answered with {}", reply.shown()));
+        let must_cross = redirects && self.crosses(action);
+        if let Self::Shelve(_) = self
+            && !must_cross
+            && let Some(answer) = Shelf::hear(action, reply)
+        {
+            return Ok(Heard::Answer(answer));
+        }
         if let Reply::Error(text) = reply {
             return match text.split(|&byte| byte == b' ').next().unwrap_or_default() {
                 b"UNCERTAIN" => Ok(Heard::Uncertain),
+                b"CROSSSLOT" if must_cross => Ok(Heard::Crossed),
+                b"MOVED" if redirects && !must_cross => Ok(Heard::Moved),
+                // Some shards may have executed it.
+                b"CLUSTERDOWN" | b"LOADING" | b"MISCONF" if matches!(self, Self::Flush(_)) => {
+                    Ok(Heard::Uncertain)
+                }
                 b"CLUSTERDOWN" | b"LOADING" | b"MISCONF" => Ok(Heard::Refused),
                 b"ERR" if matches!(self, Self::Move(..)) && text.ends_with(b"no such key") => {
                     Ok(Heard::Answer(Answer::Done))
@@ -150,9 +188,14 @@ impl Several {
                 _ => wrong(),
             };
         }
+        if must_cross {
+            return wrong();
+        }
         let answer = match (self, reply) {
             (Self::Mark(_), Reply::Nil) => return Ok(Heard::Refused),
-            (Self::Set(_) | Self::Move(..) | Self::Mark(_), Reply::Simple(text)) if text == b"OK" => {
+            (Self::Set(_) | Self::Move(..) | Self::Mark(_) | Self::Flush(_), Reply::Simple(text))
+                if text == b"OK" =>
+            {
                 Answer::Done
             }
             (Self::Delete(_), Reply::Integer(count)) if [0, MEMBERS as i64].contains(count) => {

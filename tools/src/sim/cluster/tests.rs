@@ -13,6 +13,8 @@ fn quick_seeds() {
     }
     let is_there = [total.full_disks, total.failing_disks, total.losses, total.drifts, total.near_reads];
     assert!(is_there.iter().all(|&count| count > 0), "{total:?}");
+    let is_asked = [total.shelved, total.flushes, total.moved, total.crossed];
+    assert!(is_asked.iter().all(|&count| count > 40), "{total:?}");
 }
 
 /// Each of these has found a mistake once.
@@ -28,7 +30,7 @@ fn seeds_that_failed() {
 
 #[test]
 fn a_seed_replays_exactly() {
-    for seed in [1, 5] {
+    for seed in [1, 5, 2, 3, 4, 8] {
         assert_eq!(run(seed, None).unwrap(), run(seed, None).unwrap());
     }
 }
@@ -66,6 +68,18 @@ fn half_a_write_is_found() {
     // By who reads all keys, by who removes them, or by who reads one.
     let is_found = ["half of a write is seen", "is answered with :", "no order explains"];
     assert!(is_found.iter().any(|found| reason.contains(found)), "{reason}");
+}
+
+#[test]
+fn half_a_write_of_places_is_found() {
+    let reason = first_failure(Sabotage::HalfPlaces);
+    assert!(reason.contains("shelf: no order explains"), "{reason}");
+}
+
+#[test]
+fn a_flush_that_removes_nothing_is_found() {
+    let reason = first_failure(Sabotage::NoFlushes);
+    assert!(reason.contains("no order explains"), "{reason}");
 }
 
 #[test]

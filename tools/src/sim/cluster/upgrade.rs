@@ -4,7 +4,7 @@
 //! What is judged besides: APPEND is refused until all nodes speak the later level, and a node that does not speak it would end
 //! by itself if it had to apply one; then it is agreed on by itself, APPEND is taken by all, and no node can go back any more.
 
-use super::{Summary, faults::Happening, run::Run};
+use super::{Summary, faults::Happening, manner::Manner, run::Run};
 use crate::sim::{Failure, resp::Reply, trace};
 
 /// What nodes speak before the upgrade, and behind it.
@@ -31,7 +31,7 @@ pub(crate) enum Upgrade {
 /// # Errors
 /// What went wrong.
 pub(crate) fn upgrade(seed: u64, how: Upgrade) -> Result<Summary, Failure> {
-    let mut run = Run::new(seed, None);
+    let mut run = Run::new(seed, None, Manner::default());
     run.upgrade = Some(how);
     // A node whose journal has failed waits for its operator, and the others wait for it.
     run.weights.disk = 0;

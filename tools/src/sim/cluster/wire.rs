@@ -21,7 +21,8 @@ const REDIAL_NS: u64 = 200_000_000;
 pub(super) struct Wire<T> {
     client: usize,
     end: End,
-    node: usize,
+    /// The node, from 0.
+    pub(super) node: usize,
     /// What was asked and not answered, in order.
     pub(super) pending: VecDeque<T>,
     unsent: Vec<u8>,
