@@ -68,7 +68,8 @@ impl Groups {
         self.deadline_ns = next_ns;
     }
 
-    /// A node says that it leads a shard, and perhaps who votes. A replica here that should be here knows better who leads.
+    /// A node says that it leads a shard, and perhaps who votes. A replica here that should be here knows better who leads in
+    /// its own term.
     fn hear_of_leader(&mut self, shard: u16, from: u32, (term, mut voters): (u64, Vec<ReplicaId>)) {
         let place = usize::from(shard);
         let route = &mut self.routes[place];
@@ -386,7 +387,11 @@ impl Node {
         let route = &groups.routes[usize::from(shard)];
         let before = route.leader;
         let (leader, term) = match &route.hearsay {
-            Some(heard) if !group.is_placed && leader.is_none() && heard.term >= term => {
+            // Nobody may tell this replica any more, or it cannot follow because its journal has failed.
+            Some(heard)
+                if heard.term > term && raft.role() != Role::Leader
+                    || !group.is_placed && leader.is_none() && heard.term == term =>
+            {
                 (Some(heard.node), heard.term)
             }
             _ => (leader, term),
