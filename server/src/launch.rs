@@ -327,6 +327,9 @@ impl ClusterStart {
         replicas.set_clock(now_ns);
         for log in logs {
             let replica = self.replicas[usize::from(log.shard)];
+            if let Some(replica) = replica {
+                self.shared.keep_replica(log.shard, replica);
+            }
             replicas.restore(log, replica, now_ns, node.executor.next_seed())?;
         }
         node.peers.configure(PeerIdentity {

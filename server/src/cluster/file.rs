@@ -7,6 +7,7 @@
 //! offset  magic                  [8]  "DUVACLU\n"
 //!      8  version                u16  1
 //!     10  flags                  u16  1: the shards' logs are still to be made this node's alone; see `recover`
+//!                                     2: there are kept replicas
 //!     12  CRC32C                 u32  of the whole file, this field as zero
 //!     16  length                 u32  of the whole file
 //!     20  own node number        u32
@@ -18,6 +19,7 @@
 //!     72  membership             length u32, bytes as raft::Membership::encode
 //!         state at the snapshot  length u32, bytes as MetaState::encode
 //!         entries                number u32, entries; their indexes follow the snapshot's
+//!         kept replicas          number u32, for each: shard u16, replica u64; in order of their shards
 //! entry   term u64, timestamp u64, seed u64, kind u8 (0 Empty, 1 Membership, 2 Data), tag u8 (0 unless Data),
 //!         length u32, payload
 //! ```
@@ -28,6 +30,7 @@ use super::{
     DecodeError,
     bytes::{Reader, length_of, put_bytes},
     meta::MetaState,
+    node_of,
 };
 
 /// The file's name in the journal's directory.
@@ -37,10 +40,14 @@ const MAGIC: [u8; 8] = *b"DUVACLU\n";
 const VERSION: u16 = 1;
 /// The flag of [`ClusterFile::is_recovering`].
 const RECOVERING: u16 = 1;
+/// The flag of [`ClusterFile::kept`].
+const KEEPS: u16 = 1 << 1;
 const CRC_AT: usize = 12;
 const LENGTH_AT: usize = 16;
 /// Bytes of an entry without its payload.
 const ENTRY_BYTES: usize = 8 + 8 + 8 + 1 + 1 + 4;
+/// Bytes of a kept replica.
+const KEPT_BYTES: usize = 2 + 8;
 
 /// What the file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +66,9 @@ pub struct ClusterFile {
     pub state: MetaState,
     /// The log behind the snapshot, without gaps.
     pub entries: Vec<Entry>,
+    /// Shards and this node's replicas of them that the state does not name any more, and that have not ended: others may count on
+    /// them.
+    pub kept: Vec<(u16, ReplicaId)>,
 }
 
 impl ClusterFile {
@@ -71,6 +81,7 @@ impl ClusterFile {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         let flags = if self.is_recovering { RECOVERING } else { 0 };
+        let flags = if self.kept.is_empty() { flags } else { flags | KEEPS };
         bytes.extend_from_slice(&flags.to_le_bytes());
         // Checksum and length.
         bytes.extend_from_slice(&[0; 8]);
@@ -98,6 +109,13 @@ impl ClusterFile {
                 EntryKind::Data(tag) => [2, tag],
             });
             put_bytes(&entry.payload, &mut bytes);
+        }
+        if !self.kept.is_empty() {
+            bytes.extend_from_slice(&length_of(self.kept.len()).to_le_bytes());
+            for (shard, replica) in &self.kept {
+                bytes.extend_from_slice(&shard.to_le_bytes());
+                bytes.extend_from_slice(&replica.0.to_le_bytes());
+            }
         }
         let length = length_of(bytes.len());
         bytes[LENGTH_AT..LENGTH_AT + 4].copy_from_slice(&length.to_le_bytes());
@@ -136,8 +154,22 @@ impl ClusterFile {
             let index = index.checked_add(nth).ok_or(DecodeError::Invalid("the log is too long"))?;
             entries.push(decode_entry(index, &mut reader)?);
         }
+        let mut kept = Vec::new();
+        if flags & KEEPS != 0 {
+            for _ in 0..reader.count(KEPT_BYTES)? {
+                kept.push((reader.u16()?, ReplicaId(reader.u64()?)));
+            }
+            let is_own =
+                |&(shard, replica): &(u16, ReplicaId)| shard < state.shards && node_of(replica) == number;
+            if kept.is_empty()
+                || !kept.iter().all(is_own)
+                || !kept.is_sorted_by(|one: &(u16, ReplicaId), next| one.0 < next.0)
+            {
+                return Err(DecodeError::Invalid("the kept replicas are none of this node's"));
+            }
+        }
         reader.end()?;
-        if flags & !RECOVERING != 0 || number == 0 || cluster != state.cluster {
+        if flags & !(RECOVERING | KEEPS) != 0 || number == 0 || cluster != state.cluster {
             return Err(DecodeError::Invalid("the node or its cluster is not the one that the state knows"));
         }
         let terms = || std::iter::once(snapshot_term).chain(entries.iter().map(|entry| entry.term));
@@ -145,7 +177,7 @@ impl ClusterFile {
             return Err(DecodeError::Invalid("the terms of the log are not in order"));
         }
         let is_recovering = flags & RECOVERING != 0;
-        Ok(Self { number, is_recovering, cluster, hard_state, snapshot, state, entries })
+        Ok(Self { number, is_recovering, cluster, hard_state, snapshot, state, entries, kept })
     }
 }
 
@@ -202,6 +234,7 @@ mod tests {
             ],
             snapshot: SnapshotMeta { index: 7, term: 2, membership },
             state,
+            kept: Vec::new(),
         }
     }
 
@@ -238,7 +271,20 @@ mod tests {
         file.hard_state.vote = None;
         file.is_recovering = true;
         file.entries.clear();
-        assert_eq!(ClusterFile::decode(&file.encode()), Ok(file));
+        assert_eq!(ClusterFile::decode(&file.encode()).as_ref(), Ok(&file));
+        file.kept = vec![(0, replica(1, 7)), (1, replica(1, 3))];
+        let list =
+            [&[2, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0][..], &[1, 0, 3, 0, 0, 0, 1, 0, 0, 0]].concat();
+        assert!(file.encode().ends_with(&list) && file.encode()[10] == 3);
+        assert_eq!(ClusterFile::decode(&file.encode()).as_ref(), Ok(&file));
+        for wrong in [vec![(0, replica(2, 7))], vec![(2, replica(1, 7))], vec![(1, replica(1, 7)); 2]] {
+            let file = ClusterFile { kept: wrong, ..file.clone() };
+            assert!(
+                matches!(ClusterFile::decode(&file.encode()), Err(DecodeError::Invalid(_))),
+                "{:?}",
+                file.kept
+            );
+        }
     }
 
     #[test]
@@ -293,7 +339,7 @@ mod tests {
         refused(&|file| file.entries[2].term = 2);
         refused(&|file| file.snapshot.term = 4);
         let mut flags = example().encode();
-        flags[10] = 2;
+        flags[10] = 4;
         assert!(matches!(ClusterFile::decode(&sealed(flags)), Err(DecodeError::Invalid(_))));
         let mut version = example().encode();
         version[8] = 2;

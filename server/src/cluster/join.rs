@@ -83,6 +83,7 @@ impl JoinAnswer {
             snapshot,
             state,
             entries: Vec::new(),
+            kept: Vec::new(),
         }
     }
 

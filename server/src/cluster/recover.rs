@@ -222,6 +222,7 @@ pub fn plan(
         snapshot: SnapshotMeta { index: next(last_index)?, term, membership: alone(replica(number, 1)) },
         state,
         entries: Vec::new(),
+        kept: Vec::new(),
     };
     Ok(Some(Foundation { file, shards: fates }))
 }

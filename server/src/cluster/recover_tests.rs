@@ -49,6 +49,7 @@ fn old_file() -> ClusterFile {
         },
         state,
         entries,
+        kept: Vec::new(),
     }
 }
 
@@ -287,6 +288,15 @@ fn a_crash_at_any_moment_leaves_the_old_cluster_or_the_new_one() {
     }
     // Before the first file nothing is appended: what the old cluster's start finds is what was there.
     assert_eq!(own_replicas(&old), [Some(replica(OWN, 2)), None]);
+}
+
+#[test]
+fn a_start_takes_up_the_replica_that_has_not_ended_before_one_that_is_placed() {
+    let kept = vec![(0, replica(OWN, 1)), (1, replica(OWN, 9))];
+    assert_eq!(
+        own_replicas(&ClusterFile { kept, ..old_file() }),
+        [Some(replica(OWN, 1)), Some(replica(OWN, 9))]
+    );
 }
 
 #[test]

@@ -258,6 +258,7 @@ pub fn open(
                 },
                 state,
                 entries: Vec::new(),
+                kept: Vec::new(),
             }
         }
         None if config.join.is_some() => {

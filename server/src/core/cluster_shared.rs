@@ -72,6 +72,17 @@ struct Inner {
     /// The last start that was seen of each other node.
     starts: Starts,
     commands: Vec<MetaCommand>,
+    own: OwnReplicas,
+}
+
+/// This node's replicas, which its next start is to take up.
+struct OwnReplicas {
+    /// By shard, the one that has begun and is not let go.
+    kept: Vec<Option<ReplicaId>>,
+    /// By shard, how many had been let go when its last one was.
+    let_go_as: Vec<u64>,
+    /// The epoch of the state with which the last file of the meta group begins that was made, written or not.
+    begins_with: u64,
 }
 
 /// What the cores of a node share about their cluster.
@@ -83,6 +94,9 @@ pub struct ClusterShared {
     /// Epochs: of the state that the meta group's file begins with, durably, and of that which it should.
     settled: AtomicU64,
     to_settle: AtomicU64,
+    /// How many of this node's replicas were let go: in all, and by the meta group's file, durably.
+    let_go: AtomicU64,
+    let_go_settled: AtomicU64,
     /// How often something was noted of other nodes' starts.
     noted_starts: AtomicU64,
     /// Nodes that are dialled until the state has this epoch, whether it knows them or not.
@@ -92,10 +106,11 @@ pub struct ClusterShared {
 impl ClusterShared {
     /// What is known at the start of node `number`, and the nodes that are expected at an epoch to come.
     pub fn new(state: MetaState, number: u32, expected: (u64, BTreeMap<u32, NodeInfo>)) -> Self {
-        let shards = vec![ShardStatus::default(); usize::from(state.shards)];
+        let count = usize::from(state.shards);
+        let shards = vec![ShardStatus::default(); count];
         let settled = AtomicU64::new(state.epoch);
         let inner = Inner {
-            view: Arc::new(ClusterView::new(state, number)),
+            view: Arc::new(ClusterView::new(state.clone(), number)),
             meta_leader: None,
             snapshot: None,
             shards,
@@ -104,6 +119,7 @@ impl ClusterShared {
             broken: BTreeSet::new(),
             starts: Starts::new(),
             commands: Vec::new(),
+            own: OwnReplicas { kept: vec![None; count], let_go_as: vec![0; count], begins_with: state.epoch },
         };
         Self {
             version: AtomicU64::new(1),
@@ -111,6 +127,8 @@ impl ClusterShared {
             inner: Mutex::new(inner),
             settled,
             to_settle: AtomicU64::new(0),
+            let_go: AtomicU64::new(0),
+            let_go_settled: AtomicU64::new(0),
             noted_starts: AtomicU64::new(0),
             expected,
         }
@@ -326,9 +344,60 @@ impl ClusterShared {
         (epoch > self.settled.load(Ordering::Relaxed)).then_some(epoch)
     }
 
-    /// The meta group's file begins with the state of `epoch`, durably.
-    pub fn note_settled(&self, epoch: u64) {
+    /// The meta group's file begins with the state of `epoch`, durably, and lets so many replicas go.
+    pub fn note_settled(&self, epoch: u64, let_go: u64) {
+        self.let_go_settled.fetch_max(let_go, Ordering::Release);
         self.settled.fetch_max(epoch, Ordering::Release);
+    }
+
+    /// A start has taken up this node's replica of a shard.
+    pub fn keep_replica(&self, shard: u16, replica: ReplicaId) {
+        self.lock().own.kept[usize::from(shard)] = Some(replica);
+    }
+
+    /// Whether this node's replica of a shard begins, which the state of `epoch` names: from then on every start takes it up. If not,
+    /// the meta group sees to it, or a later state is about to come.
+    pub fn begin_replica(&self, shard: u16, replica: ReplicaId, epoch: u64) -> bool {
+        if !self.settle(epoch) {
+            return false;
+        }
+        let own = &mut self.lock().own;
+        // A file that begins later does not know of it.
+        let is_named = own.begins_with <= epoch;
+        if is_named {
+            own.kept[usize::from(shard)] = Some(replica);
+        }
+        is_named
+    }
+
+    /// Whether no start takes up this node's replica of a shard again, which the state of `epoch` does not name, and on which nobody
+    /// counts. If not, the meta group sees to it.
+    pub fn let_replica_go(&self, shard: u16, epoch: u64) -> bool {
+        let let_go_as = {
+            let own = &mut self.lock().own;
+            let place = usize::from(shard);
+            if own.kept[place].take().is_some() {
+                own.let_go_as[place] = self.let_go.fetch_add(1, Ordering::Relaxed) + 1;
+            }
+            own.let_go_as[place]
+        };
+        self.settle(epoch) && self.let_go_settled.load(Ordering::Acquire) >= let_go_as
+    }
+
+    /// Whether replicas were let go that the meta group's file may still name.
+    pub fn has_let_go(&self) -> bool {
+        self.let_go.load(Ordering::Relaxed) > self.let_go_settled.load(Ordering::Relaxed)
+    }
+
+    /// What a file of the meta group that begins with `state` has to keep of this node's replicas, and how many it lets go.
+    pub fn kept_replicas(&self, state: &MetaState) -> (Vec<(u16, ReplicaId)>, u64) {
+        let own = &mut self.lock().own;
+        own.begins_with = own.begins_with.max(state.epoch);
+        let kept = (0..).zip(&own.kept).filter_map(|(shard, kept)| Some((shard, (*kept)?)));
+        let is_unnamed = |&(shard, replica): &(u16, ReplicaId)| {
+            !state.placement.get(usize::from(shard)).is_some_and(|placed| placed.contains(&replica))
+        };
+        (kept.filter(is_unnamed).collect(), self.let_go.load(Ordering::Relaxed))
     }
 
     /// Asks the meta group for a change; false: too many wait.
@@ -367,6 +436,30 @@ mod tests {
         // Of a machine that runs for longer than its clock shows.
         shared.set_ceiling(Some(-6000));
         assert_eq!(held_ms(3), 0);
+    }
+
+    #[test]
+    fn replicas_begin_and_end_with_the_file_that_says_so() {
+        let one = ReplicaId(1 << 32 | 7);
+        let mut named = MetaState::genesis([7; 16], 2, 0, 3, NodeInfo::example(1));
+        named.epoch = 5;
+        named.placement[1] = vec![one];
+        let unnamed = MetaState { epoch: 6, placement: vec![Vec::new(); 2], ..named.clone() };
+        let shared = ClusterShared::new(MetaState { epoch: 4, ..unnamed.clone() }, 1, (0, BTreeMap::new()));
+        assert!(!shared.begin_replica(1, one, 5), "no file names it");
+        assert_eq!((shared.to_settle(), shared.kept_replicas(&named)), (Some(5), (vec![], 0)));
+        shared.note_settled(5, 0);
+        assert!(shared.begin_replica(1, one, 5));
+        // Another shard's may make the file begin later.
+        assert_eq!(shared.kept_replicas(&named), (vec![], 0), "the state names it");
+        assert_eq!(shared.kept_replicas(&unnamed), (vec![(1, one)], 0));
+        shared.note_settled(6, 0);
+        assert!(!shared.begin_replica(0, one, 5), "the file begins later, and does not name it");
+        assert!(!shared.let_replica_go(1, 6), "the file keeps it");
+        assert!(shared.has_let_go() && !shared.let_replica_go(1, 6));
+        assert_eq!(shared.kept_replicas(&unnamed), (vec![], 1));
+        shared.note_settled(6, 1);
+        assert!(!shared.has_let_go() && shared.let_replica_go(1, 6));
     }
 
     #[test]

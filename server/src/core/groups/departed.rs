@@ -9,7 +9,8 @@
 //!
 //! - A replica ends here once the cluster's state names it no more, for good; once the group's leader says that neither the
 //!   membership in force nor one that may come back has it, so that nobody counts on it; and once no start of this
-//!   node takes up its id again, since the meta group's file begins with such a state. Under that id nothing is promised
+//!   node takes up its id again, since the meta group's file begins with such a state and does not keep it. Until then the file does,
+//!   whatever state it begins with: another shard's replica may end earlier. Under that id nothing is promised
 //!   after that, so all that it knew may go.
 //! - Its keys leave memory piece by piece, and never while a save walks them.
 //! - On disk its newest snapshot stays until the next rewrite, which the journal names, and its term and vote. What the journal has
@@ -137,7 +138,8 @@ impl Node {
                 || group.raft.has_ready()
                 || group.incoming.is_some()
                 || self.saver.is_walking();
-            if !is_busy && self.cluster.as_ref().is_some_and(|cluster| cluster.settle(state.epoch)) {
+            let Some(cluster) = self.cluster.as_ref().filter(|_| !is_busy) else { continue };
+            if cluster.let_replica_go(shard as u16, state.epoch) {
                 self.leave_group(groups, shard as u16);
             }
         }
@@ -181,14 +183,16 @@ impl Node {
         }
         for mut returning in std::mem::take(&mut groups.returning) {
             if let Some((snapshot, shard)) = returning.loaded.take() {
-                let epoch = self.cluster_view.as_ref().map_or(0, |view| view.state.epoch);
-                let is_named = self.cluster.as_ref().is_some_and(|cluster| cluster.settle(epoch));
-                if self.saver.is_walking() || !is_named {
+                // If it is not wanted any more, it stays on disk.
+                let Some((replica, epoch)) = self.replica_to_begin(groups, returning.shard) else { continue };
+                let (cluster, number) =
+                    (self.cluster.as_ref().filter(|_| !self.saver.is_walking()), returning.shard);
+                if !cluster.is_some_and(|cluster| cluster.begin_replica(number, replica, epoch)) {
                     // The save is let finish; and a start must know of the replica by its new id.
                     returning.loaded = Some((snapshot, shard));
                     groups.returning.push(returning);
                 } else {
-                    self.come_back(groups, returning.shard, snapshot, shard);
+                    self.come_back(groups, (number, replica), snapshot, shard);
                 }
                 continue;
             }
@@ -208,16 +212,23 @@ impl Node {
         }
     }
 
+    /// The replica of a shard that is to be here and has not begun, and the epoch of the state that says so.
+    fn replica_to_begin(&self, groups: &Groups, shard: u16) -> Option<(ReplicaId, u64)> {
+        let (place, own) = (usize::from(shard), groups.options.number);
+        let state = &self.cluster_view.as_ref().filter(|_| groups.by_shard[place].is_none())?.state;
+        let placed = state.placement.get(place)?.iter().copied().find(|&replica| node_of(replica) == own)?;
+        groups.idle[place].as_ref().map(|_| (placed, state.epoch))
+    }
+
     /// A shard is as its newest snapshot has it: its replica begins.
-    fn come_back(&mut self, groups: &mut Groups, shard: u16, snapshot: SnapshotMeta, loaded: Box<Shard>) {
+    fn come_back(
+        &mut self,
+        groups: &mut Groups,
+        (shard, replica): (u16, ReplicaId),
+        snapshot: SnapshotMeta,
+        loaded: Box<Shard>,
+    ) {
         let place = usize::from(shard);
-        let own = groups.options.number;
-        let placed = self.cluster_view.as_ref().and_then(|view| {
-            let replicas = view.state.placement.get(place)?;
-            replicas.iter().copied().find(|&replica| node_of(replica) == own)
-        });
-        // If it is not wanted any more, it stays on disk.
-        let Some(replica) = placed.filter(|_| groups.by_shard[place].is_none()) else { return };
         let Some((hard_state, _)) = groups.idle[place].take() else { return };
         tracing::info!(
             shard,

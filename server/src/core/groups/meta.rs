@@ -66,6 +66,8 @@ pub struct MetaGroup {
     writing_number: Option<u64>,
     /// The epoch of the state that the file under way begins with.
     writing_epoch: u64,
+    /// How many of this node's replicas it lets go.
+    writing_let_go: u64,
     synced_number: u64,
     /// When a file that could not be written is written again.
     retry_ns: u64,
@@ -111,6 +113,7 @@ impl MetaGroup {
             handed_number: 0,
             writing_number: None,
             writing_epoch: 0,
+            writing_let_go: 0,
             synced_number: 0,
             retry_ns: 0,
             incoming: Vec::new(),
@@ -160,11 +163,13 @@ impl MetaGroup {
         }
     }
 
-    fn file(&self) -> ClusterFile {
+    /// The file as it is to be, and how many of this node's replicas it lets go.
+    fn file(&self, cluster: &ClusterShared) -> (ClusterFile, u64) {
         if let Some((meta, state)) = &self.installing {
             let keeps_log = self.raft.keeps_log(meta.index, meta.term);
             let entries = if keeps_log { meta.index + 1..self.raft.last_index() + 1 } else { 0..0 };
-            return ClusterFile {
+            let (kept, let_go) = cluster.kept_replicas(state);
+            let file = ClusterFile {
                 number: self.number,
                 is_recovering: false,
                 cluster: state.cluster,
@@ -172,9 +177,12 @@ impl MetaGroup {
                 snapshot: meta.clone(),
                 state: state.clone(),
                 entries: self.raft.entries(entries),
+                kept,
             };
+            return (file, let_go);
         }
-        ClusterFile {
+        let (kept, let_go) = cluster.kept_replicas(&self.snapshot_state);
+        let file = ClusterFile {
             number: self.number,
             is_recovering: false,
             cluster: self.state.cluster,
@@ -182,7 +190,9 @@ impl MetaGroup {
             snapshot: self.raft.snapshot().clone(),
             state: self.snapshot_state.clone(),
             entries: self.raft.entries(self.raft.first_index()..self.raft.last_index() + 1),
-        }
+            kept,
+        };
+        (file, let_go)
     }
 
     /// Where the state that is applied is in the log.
@@ -296,12 +306,15 @@ impl Node {
         }
         if meta.writing_number.is_none()
             && meta.retry_ns <= now_ns
-            && (meta.handed_number > meta.synced_number || meta.installing.is_some() || to_settle.is_some())
+            && (meta.handed_number > meta.synced_number
+                || meta.installing.is_some()
+                || to_settle.is_some()
+                || cluster.has_let_go())
         {
             meta.writing_number = Some(meta.handed_number);
             meta.is_written_with_snapshot = meta.installing.is_some();
-            let file = meta.file();
-            meta.writing_epoch = file.state.epoch;
+            let (file, let_go) = meta.file(&cluster);
+            (meta.writing_epoch, meta.writing_let_go) = (file.state.epoch, let_go);
             let bytes = file.encode();
             io.file_task(Ticket::MetaFile.number(), FileTask::Replace { path: meta.path.clone(), bytes });
         }
@@ -325,7 +338,7 @@ impl Node {
             return;
         }
         if let Some(cluster) = &self.cluster {
-            cluster.note_settled(meta.writing_epoch);
+            cluster.note_settled(meta.writing_epoch, meta.writing_let_go);
         }
         if std::mem::take(&mut meta.is_written_with_snapshot)
             && let Some((snapshot, state)) = meta.installing.take()
@@ -530,6 +543,7 @@ mod tests {
             snapshot: SnapshotMeta { membership: genesis_membership(), ..SnapshotMeta::default() },
             state,
             entries: Vec::new(),
+            kept: Vec::new(),
         };
         (node, MetaGroup::new(file, PathBuf::new(), &options, 0, (0, 1)))
     }

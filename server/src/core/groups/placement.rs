@@ -120,9 +120,14 @@ impl Node {
             return;
         }
         let idle = &mut groups.idle[usize::from(shard)];
-        let restored = match idle.take_if(|(_, snapshot)| snapshot.index == 0) {
+        if idle.as_ref().is_some_and(|(_, snapshot)| snapshot.index > 0) {
+            return groups.return_to(shard);
+        }
+        if !self.cluster.as_ref().is_some_and(|cluster| cluster.begin_replica(shard, replica, epoch)) {
+            return;
+        }
+        let restored = match idle.take() {
             Some((hard_state, snapshot)) => Restored { hard_state, snapshot, entries: Vec::new() },
-            None if idle.is_some() => return groups.return_to(shard),
             None => Restored {
                 snapshot: SnapshotMeta { membership: genesis_membership(), ..SnapshotMeta::default() },
                 ..Restored::default()

@@ -30,9 +30,12 @@ pub fn final_state(file: &ClusterFile) -> MetaState {
     replay(file, |_| {})
 }
 
-/// By shard, the id under which this node's replica starts.
+/// By shard, the id under which this node's replica starts: the first one that may not have ended.
 pub fn own_replicas(file: &ClusterFile) -> Vec<Option<ReplicaId>> {
     let mut found = vec![None; usize::from(file.state.shards)];
+    for &(shard, replica) in &file.kept {
+        found[usize::from(shard)] = Some(replica);
+    }
     replay(file, |state| {
         for (found, replicas) in found.iter_mut().zip(&state.placement) {
             let own = replicas.iter().find(|&&replica| node_of(replica) == file.number);
