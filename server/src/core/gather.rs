@@ -25,6 +25,7 @@ use duva_net::io::Token;
 use super::{
     admin::{AdminPurpose, AdminReply},
     batch::{Answer, GatherKey, Locking, Message, PIECE_BYTES_MAX, PIECE_KEYS_MAX, Work},
+    groups::Verdict,
     locks::TransactionId,
     node::{Node, Origin},
     replies::Sequence,
@@ -765,6 +766,15 @@ impl Gather {
                 })
             })
             .collect();
+        // In a cluster every shard has executed it by itself, or has not.
+        let is_by_shard = node.groups.is_some() && self.request.command.flags.contains(Flags::WRITE);
+        if is_by_shard && matches!(self.request.command.run, Run::Everywhere(..)) {
+            let mut verdict = Verdict::default();
+            parts.iter().for_each(|part| verdict.note(part.reply));
+            if let Some(error) = verdict.error() {
+                return self.finish(node, error);
+            }
+        }
         let draw = node.executor.seed ^ self.key.transaction.0;
         command::merge::merge(merge, &parts, draw, &mut Reply::new(&mut output, self.request.mode.protocol));
         self.finish(node, &output)

@@ -25,6 +25,7 @@
 mod apply;
 mod departed;
 mod failover;
+mod fanout;
 mod feature;
 mod fetch;
 mod forward;
@@ -59,6 +60,8 @@ use super::{
 use crate::cluster::GENESIS_REPLICA;
 use departed::Returning;
 pub use failover::{Failover, FailoverRefusal};
+use fanout::Fanout;
+pub(super) use fanout::Verdict;
 use fetch::{Fetched, Fetching, JournalPass, Sent};
 use forward::Forwards;
 use leave::{Leavers, Leaving};
@@ -223,15 +226,6 @@ pub(super) struct Group {
     /// When leadership may be handed over again, and how often that came to nothing in a row.
     transfer_ns: u64,
     transfer_failures: u32,
-}
-
-/// A command for all of this core's shards.
-struct Fanout {
-    origin: Origin,
-    /// Shards that have not answered.
-    waiting: usize,
-    /// The first error, if there is one.
-    error: Option<Vec<u8>>,
 }
 
 /// A request that waits for a leader.

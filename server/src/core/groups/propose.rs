@@ -7,7 +7,7 @@ use duva_engine::{
 use duva_raft::{Proposal, ProposeError, ReadOutcome, Role};
 
 use super::{
-    Asked, COMMAND_BYTES_MAX, Fanout, Group, Groups, PATIENCE_NS, Pending, Waiting, WaitingRead,
+    Asked, COMMAND_BYTES_MAX, Group, Groups, PATIENCE_NS, Pending, Waiting, WaitingRead,
     forward::{self, ForwardHead, Forwarded, Status},
     leave,
     locked::{Bar, REFUSED},
@@ -105,47 +105,7 @@ impl Node {
         }
     }
 
-    /// Gives a command for whole shards to each of this core's.
-    fn fan_out(
-        &mut self,
-        groups: &mut Groups,
-        (origin, handler): (Origin, Handler),
-        request: &mut Request<'_>,
-    ) {
-        groups.next_order += 1;
-        let id = groups.next_order;
-        let owners = self.owners.iter().enumerate();
-        let own: Vec<usize> =
-            owners.filter(|(_, owner)| usize::from(**owner) == self.core).map(|(shard, _)| shard).collect();
-        groups.fanouts.insert(id, Fanout { origin, waiting: own.len(), error: None });
-        let command = request.command;
-        for shard in own {
-            let origin = Origin::Fanout { id, command };
-            let asked = groups.asked(origin, handler, true);
-            if let Course::Error(error) = self.take_request(groups, shard as u16, asked, request) {
-                self.fanned.push((id, format!("-{error}\r\n").into_bytes()));
-            }
-        }
-    }
-
-    /// Takes the answers of single shards to commands for all of them.
-    pub(super) fn take_fanned(&mut self, groups: &mut Groups) {
-        for (id, reply) in std::mem::take(&mut self.fanned) {
-            let Some(fanout) = groups.fanouts.get_mut(&id) else { continue };
-            fanout.waiting -= 1;
-            if reply.first() == Some(&b'-') && fanout.error.is_none() {
-                fanout.error = Some(reply);
-            }
-            if fanout.waiting == 0
-                && let Some(fanout) = groups.fanouts.remove(&id)
-            {
-                let reply = fanout.error.unwrap_or_else(|| b"+OK\r\n".to_vec());
-                self.respond(fanout.origin, Answer::Reply, &reply);
-            }
-        }
-    }
-
-    fn take_request(
+    pub(super) fn take_request(
         &mut self,
         groups: &mut Groups,
         shard: u16,
@@ -540,7 +500,7 @@ impl Node {
 
 impl Groups {
     /// What was asked for just now.
-    fn asked(&mut self, origin: Origin, handler: Handler, is_ordered: bool) -> Asked {
+    pub(super) fn asked(&mut self, origin: Origin, handler: Handler, is_ordered: bool) -> Asked {
         self.next_order += 1;
         let deadline_ns = self.now_ns + PATIENCE_NS;
         Asked { origin, handler, is_ordered, order: self.next_order, deadline_ns, lock_until_ns: u64::MAX }

@@ -177,10 +177,6 @@ impl Several {
                 b"UNCERTAIN" => Ok(Heard::Uncertain),
                 b"CROSSSLOT" if must_cross => Ok(Heard::Crossed),
                 b"MOVED" if redirects && !must_cross => Ok(Heard::Moved),
-                // Some shards may have executed it.
-                b"CLUSTERDOWN" | b"LOADING" | b"MISCONF" if matches!(self, Self::Flush(_)) => {
-                    Ok(Heard::Uncertain)
-                }
                 b"CLUSTERDOWN" | b"LOADING" | b"MISCONF" => Ok(Heard::Refused),
                 b"ERR" if matches!(self, Self::Move(..)) && text.ends_with(b"no such key") => {
                     Ok(Heard::Answer(Answer::Done))
