@@ -69,11 +69,6 @@ impl Listener {
         Ok(Self { descriptor: Arc::new(OwnedFd::from(listener)), is_tcp: false })
     }
 
-    /// Whether this is a Unix socket.
-    pub(crate) fn is_unix(&self) -> bool {
-        !self.is_tcp
-    }
-
     /// Sets how many idle seconds pass before keep-alive probes on connections accepted from now on; 0: never.
     pub fn set_keepalive(&self, seconds: u32) -> io::Result<()> {
         if !self.is_tcp {
@@ -104,6 +99,23 @@ impl Listener {
     fn set(&self, level: i32, option: i32, value: i32) -> io::Result<()> {
         set_option(self, level, option, value)
     }
+}
+
+/// Whether a socket is a Unix socket.
+pub(crate) fn is_unix(descriptor: RawFd) -> bool {
+    let mut domain: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to the local integer.
+    let result = unsafe {
+        libc::getsockopt(
+            descriptor,
+            libc::SOL_SOCKET,
+            libc::SO_DOMAIN,
+            (&raw mut domain).cast(),
+            &raw mut length,
+        )
+    };
+    result == 0 && domain == libc::AF_UNIX
 }
 
 /// A kernel's form of an address, with its length.

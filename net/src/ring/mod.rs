@@ -96,7 +96,7 @@ pub struct Ring {
     sending: Vec<Vec<u8>>,
     /// Buffers of receives into private memory under way, by connection index.
     receiving: Vec<Vec<u8>>,
-    /// Whether a descriptor is one of the connections of a Unix socket.
+    /// Whether a descriptor is known to be a connection of a Unix socket: from its first receive here until it is closed here.
     unix_connections: Vec<bool>,
     files: Files,
     connects: Connects,
@@ -224,14 +224,19 @@ impl Ring {
         self.push(entry);
     }
 
-    fn note_unix_connection(&mut self, descriptor: i32, is_unix: bool) {
-        let place = descriptor as usize;
-        if is_unix && self.unix_connections.len() <= place {
-            self.unix_connections.resize(place + 1, false);
+    /// Whether a connection is one of a Unix socket. The ring that accepted it need not be this one.
+    fn is_unix_connection(&mut self, socket: Socket) -> bool {
+        let place = socket.0 as usize;
+        if self.unix_connections.get(place) == Some(&true) {
+            return true;
         }
-        if let Some(known) = self.unix_connections.get_mut(place) {
-            *known = is_unix;
+        // Receives on other connections are armed so rarely that asking again costs nothing.
+        let is_unix = socket::is_unix(socket.0);
+        if is_unix {
+            self.unix_connections.resize(self.unix_connections.len().max(place + 1), false);
+            self.unix_connections[place] = true;
         }
+        is_unix
     }
 
     fn slot(slots: &mut Vec<Vec<u8>>, token: Token) -> &mut Vec<u8> {
@@ -278,7 +283,7 @@ impl Io for Ring {
     }
 
     fn receive(&mut self, connection: Token, socket: Socket) {
-        let entry = if self.unix_connections.get(socket.0 as usize) == Some(&true) {
+        let entry = if self.is_unix_connection(socket) {
             // Kernels that know how much a Unix socket holds (6.17 and later, until it is repaired there) lose its end in a multishot
             // receive, if the last bytes and the end come before the receive goes on: github.com/axboe/liburing/issues/1549.
             opcode::Recv::new(Fd(socket.0), std::ptr::null_mut(), 0)
@@ -341,7 +346,9 @@ impl Io for Ring {
     }
 
     fn close(&mut self, socket: Socket) {
-        self.note_unix_connection(socket.0, false);
+        if let Some(is_unix) = self.unix_connections.get_mut(socket.0 as usize) {
+            *is_unix = false;
+        }
         let entry = opcode::Close::new(Fd(socket.0))
             .build()
             .flags(squeue::Flags::SKIP_SUCCESS)
@@ -471,14 +478,11 @@ impl Io for Ring {
                     };
                     Event::ReceivedInto { connection, buffer, result }
                 }
-                Kind::Accept => {
-                    let listener = connection.index;
-                    let result = if result >= 0 { Ok(Socket(result)) } else { Err(-result) };
-                    if let Ok(socket) = result {
-                        self.note_unix_connection(socket.0, self.listeners[listener as usize].is_unix());
-                    }
-                    Event::Accepted { listener, result, armed }
-                }
+                Kind::Accept => Event::Accepted {
+                    listener: connection.index,
+                    result: if result >= 0 { Ok(Socket(result)) } else { Err(-result) },
+                    armed,
+                },
                 Kind::Wake => {
                     // Index 0 is the event descriptor's read, 1 another ring's message. The storage thread answers
                     // before it writes to the event descriptor, so what was missed here is seen at the next read.
