@@ -77,7 +77,7 @@ struct Inner {
 
 /// This node's replicas, which its next start is to take up.
 struct OwnReplicas {
-    /// By shard, the one that has begun and is not let go.
+    /// By shard, the one that has begun, or that a start has taken up, and is not let go.
     kept: Vec<Option<ReplicaId>>,
     /// By shard, how many had been let go when its last one was.
     let_go_as: Vec<u64>,

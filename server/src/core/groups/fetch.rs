@@ -9,8 +9,9 @@
 //! - An entry is told by its index and term; whatever else lies at those places is passed over.
 //! - What this start has not written, or what was trimmed, is not found: then the follower gets a snapshot.
 //! - One piece is read at a time. Each pass brings the follower that it is for on, by an entry at least or to a snapshot.
-//! - The next pass begins once followers have acknowledged what this one brought, or after a while: who catches up is not given
-//!   more than it can take beside its clients' requests.
+//! - No more than a few pieces are on their way that followers have not acknowledged, or that were not waited for a while: who
+//!   catches up is not given more than it can take beside its clients' requests.
+//! - What is found of a piece leaves in the turn in which it was read: no more of it is in memory here.
 
 use std::ops::ControlFlow;
 
@@ -63,10 +64,16 @@ pub(super) struct JournalPass {
     reader: LogReader,
 }
 
+/// An order that nobody has.
+const NOBODY: u64 = u64::MAX;
+
+/// How many pieces followers need not have acknowledged.
+const UNACKNOWLEDGED_MAX: usize = 4;
+
 /// How long acknowledgements are waited for at most, in nanoseconds: longer trips are no reason to wait.
 const UNACKNOWLEDGED_NS: u64 = 10_000_000;
 
-/// What followers were sent of a pass.
+/// What followers were sent of a piece.
 pub(super) struct Sent {
     until_ns: u64,
     /// Shards, followers, and the last entry for each.
@@ -114,19 +121,20 @@ impl Group {
             let was_in_vain = fetching.order == order && fetching.entries.is_empty();
             // It may lie behind its mark still.
             let is_looked_for_again = was_in_vain && end.is_some() && fetching.after.take().is_some();
-            fetching.is_missed = false;
             !fetching.entries.is_empty() || was_in_vain && !is_looked_for_again
         };
         for fetching in self.fetching.extract_if(.., is_done) {
             let (peer, next) = (fetching.fetch.peer, fetching.next());
             self.fetched.retain(|fetched| fetched.peer != peer);
-            if let Some(after) = end.filter(|_| !fetching.is_enough()) {
+            // An entry that was missed has its first fragments before that.
+            if let Some(after) = end.filter(|_| !fetching.is_enough() && !fetching.is_missed) {
                 self.fetched.push(Fetched { peer, next, after });
             }
             let entries = (!fetching.entries.is_empty()).then_some(fetching.entries);
             self.raft.fetched(peer, fetching.fetch.from, entries);
             sent.push((self.shard, peer, next - 1));
         }
+        self.fetching.iter_mut().for_each(|fetching| fetching.is_missed = false);
     }
 }
 
@@ -169,33 +177,40 @@ impl Groups {
         for &(shard, ..) in &last {
             self.mark_dirty(shard);
         }
-        self.sent = Some(Sent { until_ns: self.now_ns + UNACKNOWLEDGED_NS, last });
+        if !last.is_empty() {
+            self.sent.push_back(Sent { until_ns: self.now_ns + UNACKNOWLEDGED_NS, last });
+        }
     }
 
-    /// Whether followers have what the last pass brought, or were waited for long enough.
-    fn has_been_taken(&self) -> bool {
-        let Some(Sent { until_ns, last }) = &self.sent else { return true };
+    /// Whether followers may be sent one more piece.
+    fn may_send_more(&mut self) -> bool {
+        let Self { sent, by_shard, now_ns, .. } = self;
         let lacks = |&(shard, peer, index): &(u16, ReplicaId, u64)| {
-            let progress = self.raft(usize::from(shard)).and_then(|raft| raft.progress(peer));
+            let group = by_shard[usize::from(shard)].as_ref();
+            let progress = group.and_then(|group| group.raft.progress(peer));
             progress.is_some_and(|progress| progress.match_index() < index)
         };
-        *until_ns <= self.now_ns || !last.iter().any(lacks)
+        while let Some(first) = sent.front()
+            && (first.until_ns <= *now_ns || !first.last.iter().any(lacks))
+        {
+            sent.pop_front();
+        }
+        sent.len() < UNACKNOWLEDGED_MAX
     }
 
     /// When the next pass begins at the latest.
     pub(super) fn next_pass_ns(&self) -> u64 {
         let is_due = self.has_fetches && self.pass.is_none();
-        self.sent.as_ref().filter(|_| is_due).map_or(u64::MAX, |sent| sent.until_ns)
+        self.sent.front().filter(|_| is_due).map_or(u64::MAX, |first| first.until_ns)
     }
 }
 
 impl Node {
     /// Begins to read what followers lack, if they lack any and nothing is being read.
     pub(super) fn begin_pass(&mut self, groups: &mut Groups, io: &mut impl Io) {
-        if !groups.has_fetches || groups.pass.is_some() || !groups.has_been_taken() {
+        if !groups.has_fetches || groups.pass.is_some() || !groups.may_send_more() {
             return;
         }
-        groups.sent = None;
         let place_of = |shard: u16, fetching: &Fetching| {
             let (mark, epoch) = self.log.as_ref()?.entry_position(shard, fetching.fetch.from)?;
             Some((fetching.after.map_or(mark, |after| after.max(mark)), epoch))
@@ -259,6 +274,7 @@ impl Node {
             && let ReadOutcome::NeedMore(needed_bytes) = outcome
             && (pass.reader.position() != before || needed_bytes > bytes.len())
         {
+            groups.hand_over(NOBODY, Some(pass.reader.position()));
             self.read_journal(&pass, needed_bytes.max(PIECE_BYTES), io);
             groups.pass = Some(pass);
             return;

@@ -304,7 +304,7 @@ pub struct Groups {
     /// Whether followers may lack entries that are not in memory, and how they are being read.
     has_fetches: bool,
     pass: Option<JournalPass>,
-    sent: Option<Sent>,
+    sent: VecDeque<Sent>,
     returning: Vec<Returning>,
     next_read: u32,
     /// Which places of snapshots that come are taken: a bit each.
@@ -380,7 +380,7 @@ impl Groups {
             outgoing: Vec::new(),
             has_fetches: false,
             pass: None,
-            sent: None,
+            sent: VecDeque::new(),
             returning: Vec::new(),
             next_read: 0,
             incoming_places: 0,

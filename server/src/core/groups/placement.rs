@@ -40,7 +40,7 @@ const TRANSFER_DOUBLINGS: u32 = 7;
 pub(super) const LACKING_MAX: u64 = 64;
 
 /// Entries that a follower lacks of a shard at most if it is not being brought up to date: more than are on their way under load.
-const BEHIND_MAX: u64 = 1024;
+const BEHIND_MAX: u64 = 8192;
 
 impl Node {
     /// The groups' clock, in nanoseconds.
