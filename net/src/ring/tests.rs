@@ -2,7 +2,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    os::unix::net::UnixStream,
+    os::{fd::IntoRawFd, unix::net::UnixStream},
     path::PathBuf,
     time::Duration,
 };
@@ -348,4 +348,18 @@ fn the_end_behind_the_last_bytes_of_a_tcp_connection_is_received() {
     let address = listener.local_address().unwrap();
     let finish = |client: &TcpStream| client.shutdown(Shutdown::Write).unwrap();
     ends_are_received(listener, || TcpStream::connect(address).unwrap(), finish);
+}
+
+#[test]
+fn connections_of_unix_sockets_are_known_whoever_accepted_them() {
+    let mut ring = ring();
+    let (unix, _other) = UnixStream::pair().unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = Socket(unix.into_raw_fd());
+    for _ in 0..2 {
+        assert!(ring.is_unix_connection(socket));
+        assert!(!ring.is_unix_connection(Socket(tcp.as_raw_fd())));
+    }
+    ring.close(socket);
+    assert!(!ring.unix_connections[socket.0 as usize], "the descriptor may be another's soon");
 }
