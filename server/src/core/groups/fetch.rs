@@ -9,8 +9,8 @@
 //! - An entry is told by its index and term; whatever else lies at those places is passed over.
 //! - What this start has not written, or what was trimmed, is not found: then the follower gets a snapshot.
 //! - One piece is read at a time. Each pass brings the follower that it is for on, by an entry at least or to a snapshot.
-//! - No more than a few pieces are on their way that followers have not acknowledged, or that were not waited for a while: who
-//!   catches up is not given more than it can take beside its clients' requests.
+//! - Only a few pieces are on their way: each until its followers have acknowledged it, or for a while. So who catches up is not given
+//!   more than it can take beside its clients' requests.
 //! - What is found of a piece leaves in the turn in which it was read: no more of it is in memory here.
 
 use std::ops::ControlFlow;
@@ -35,7 +35,7 @@ const PIECE_BYTES: usize = 128 << 10;
 /// How far before the place of who has waited longest a pass begins if another one waits for that.
 const EARLIER_BYTES: u32 = PIECE_BYTES as u32;
 
-/// What a follower waits for, and what was found of it in this pass.
+/// What a follower waits for, and what was found of it in the last piece.
 pub(super) struct Fetching {
     fetch: Fetch,
     /// When it was asked for, among all.

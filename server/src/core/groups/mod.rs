@@ -301,7 +301,7 @@ pub struct Groups {
     committed_bytes: usize,
     decoder: Decoder,
     outgoing: Vec<Outgoing>,
-    /// Whether followers may lack entries that are not in memory, and how they are being read.
+    /// Whether followers may lack entries that are not in memory, how these are being read, and what of them is on its way.
     has_fetches: bool,
     pass: Option<JournalPass>,
     sent: VecDeque<Sent>,
