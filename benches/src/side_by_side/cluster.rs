@@ -287,6 +287,16 @@ impl<'a> Cluster<'a> {
             cluster.start_another()?;
         }
         cluster.wait_until_whole()?;
+        if settings.follower_cpu.is_some() {
+            cluster.node(0).connect()?.command(&["CLUSTER", "FAILOVER"])?;
+            let start = Instant::now();
+            while cluster.leader_of(LONE_KEY)?.port != cluster.node(0).port {
+                if start.elapsed() > WHOLE_TIMEOUT {
+                    return Err(Failure::new("the first node does not lead".to_owned()));
+                }
+                process::pass(LOOK);
+            }
+        }
         Ok(cluster)
     }
 
@@ -308,6 +318,7 @@ impl<'a> Cluster<'a> {
         };
         let kind = Kind {
             name: format!("{}, node {node}", self.kind.name),
+            first_cpu: self.settings.follower_cpu.filter(|_| node > 0),
             ..self.kind.with_arguments(&format!("--peer-port {peer_port} {how}"))
         };
         self.nodes[node] = Some(Server::start_at(&kind, self.settings, &self.directories[node], port)?);

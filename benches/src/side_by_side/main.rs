@@ -48,6 +48,7 @@ struct Settings {
     kills: usize,
     scale: f64,
     server_cpu: usize,
+    follower_cpu: Option<usize>,
     client_cpu: usize,
     clients: Clients,
     /// Where servers have their directories.
@@ -103,6 +104,7 @@ fn measure(options: &Options) -> Result<()> {
         kills: options.kills,
         scale: options.scale,
         server_cpu: options.server_cpu,
+        follower_cpu: options.follower_cpu,
         client_cpu: options.client_cpu,
         clients: Clients::on_cpu(options.client_cpu),
         directory: directory::root(&options.directory, options.needs_disk())?,

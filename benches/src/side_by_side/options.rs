@@ -38,6 +38,7 @@ OPTIONS:
     --scale FACTOR      times the usual number of requests, keys and connections; times the requests a second of --rows join
                                                                                         [1]
     --server-cpu N      (first) CPU of the servers                                      [0]
+    --follower-cpu N    CPU of a cluster's nodes but the first, which then leads        [that of the servers]
     --client-cpu N      CPU of the clients                                              [1]
     --dir DIRECTORY     where servers have their directories; not a tmpfs       [target/side-by-side]
     --output FILE       append the Markdown tables to a file, too
@@ -79,6 +80,8 @@ pub(crate) struct Options {
     pub(crate) kills: usize,
     pub(crate) scale: f64,
     pub(crate) server_cpu: usize,
+    /// CPU of the nodes of a cluster but the first; `None`: that of all servers.
+    pub(crate) follower_cpu: Option<usize>,
     pub(crate) client_cpu: usize,
     pub(crate) directory: PathBuf,
     pub(crate) keys: Option<u64>,
@@ -101,7 +104,7 @@ impl Options {
 pub(crate) enum Asked {
     Help,
     List,
-    Measure(Options),
+    Measure(Box<Options>),
 }
 
 impl Asked {
@@ -116,6 +119,7 @@ impl Asked {
             kills: 3,
             scale: 1.0,
             server_cpu: 0,
+            follower_cpu: None,
             client_cpu: 1,
             directory: "target/side-by-side".into(),
             keys: None,
@@ -169,6 +173,7 @@ impl Asked {
                 "--kills" => options.kills = at_least(&option, &value()?, 1)?,
                 "--rounds" => options.rounds = at_least(&option, &value()?, 1)?,
                 "--scale" => options.scale = at_least(&option, &value()?, 0.000_001)?,
+                "--follower-cpu" => options.follower_cpu = Some(at_least(&option, &value()?, 0)?),
                 "--server-cpu" => options.server_cpu = at_least(&option, &value()?, 0)?,
                 "--client-cpu" => options.client_cpu = at_least(&option, &value()?, 0)?,
                 "--dir" => options.directory = value()?.into(),
@@ -184,7 +189,7 @@ impl Asked {
         if options.modes.is_empty() || (rows_named && !has_rows) {
             options.modes.insert(0, Mode::Rows);
         }
-        Ok(Self::Measure(options))
+        Ok(Self::Measure(Box::new(options)))
     }
 }
 
@@ -223,7 +228,7 @@ mod tests {
 
     fn options(line: &str) -> Options {
         match Asked::parse(line.split_whitespace().map(str::to_owned), &kinds()) {
-            Ok(Asked::Measure(options)) => options,
+            Ok(Asked::Measure(options)) => *options,
             other => panic!("{line}: {other:?}"),
         }
     }

@@ -76,6 +76,8 @@ pub(crate) struct Kind {
     /// Threads that serve data.
     pub(crate) cores: usize,
     pub(crate) persistence: Persistence,
+    /// The first of its CPUs; `None`: that of all servers.
+    pub(crate) first_cpu: Option<usize>,
 }
 
 impl Kind {
@@ -120,6 +122,7 @@ impl Kind {
             arguments: OTHER_ARGUMENTS.into(),
             cores: 1,
             persistence: Persistence::None,
+            first_cpu: None,
         }
     }
 
@@ -208,7 +211,7 @@ impl Server {
         port: u16,
         timeout: Duration,
     ) -> Result<(Self, Duration)> {
-        let first_cpu = settings.server_cpu;
+        let first_cpu = kind.first_cpu.unwrap_or(settings.server_cpu);
         let cpus: Vec<usize> = (first_cpu..first_cpu + kind.cores).collect();
         let log = directory.path().join("output");
         let output = fs::File::create(&log).during(|| log.display().to_string())?;

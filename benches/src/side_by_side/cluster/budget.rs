@@ -88,9 +88,12 @@ pub(super) fn run(
     }
     let remark = format!(
         "One client, one request at a time, at the leader of its key. p50 of each measurement; median (range) of {} rounds, the \
-         sums and ratios being those of a round. Servers, both ends of the echo and the loop of syncs on CPU {}, which \
-         all three nodes share; the client on CPU {}.",
-        settings.rounds, settings.server_cpu, settings.client_cpu
+         sums and ratios being those of a round. Servers, both ends of the echo and the loop of syncs on CPU {}, the \
+         leader's two followers on CPU {}; the client on CPU {}.",
+        settings.rounds,
+        settings.server_cpu,
+        settings.follower_cpu.unwrap_or(settings.server_cpu),
+        settings.client_cpu
     );
     report.table("One client's SET", &remark, &table)
 }
