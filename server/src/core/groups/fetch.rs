@@ -30,7 +30,7 @@ use crate::core::{
 };
 
 /// Bytes of the journal that are read at once: the core looks at them, and sends what is in them, in one turn.
-const PIECE_BYTES: usize = 128 << 10;
+const PIECE_BYTES: usize = 512 << 10;
 
 /// How far before the place of who has waited longest a pass begins if another one waits for that.
 const EARLIER_BYTES: u32 = PIECE_BYTES as u32;
@@ -68,7 +68,7 @@ pub(super) struct JournalPass {
 const NOBODY: u64 = u64::MAX;
 
 /// How many pieces followers need not have acknowledged.
-const UNACKNOWLEDGED_MAX: usize = 4;
+const UNACKNOWLEDGED_MAX: usize = 8;
 
 /// How long acknowledgements are waited for at most, in nanoseconds: longer trips are no reason to wait.
 const UNACKNOWLEDGED_NS: u64 = 10_000_000;
