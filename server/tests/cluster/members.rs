@@ -201,8 +201,11 @@ fn a_wiped_node_rejoins_as_another_one() {
     assert_ne!(connection.words("CLUSTER MYID"), before, "it forgot its votes, so it is a new voter");
     // The node that is gone for ever is told so; its replicas go to the new one.
     let forgotten = String::from_utf8_lossy(before.bytes().expect("an id")).into_owned();
-    let reply = cluster.nodes[0].connect().call(&["CLUSTER", "FORGET", &forgotten]);
-    assert!(reply.is_status("OK"), "{reply}");
+    // Not before the others see that it is gone, and have a leader.
+    wait_for("the others to forget it", || {
+        let reply = cluster.nodes[0].connect().call(&["CLUSTER", "FORGET", &forgotten]);
+        if reply.is_status("OK") { Ok(()) } else { Err(reply.to_string()) }
+    });
     cluster.wait_until_whole(3);
     load.use_nodes(&cluster.addresses());
     load.wait_for_every_key(load.now());
