@@ -88,6 +88,7 @@ pub mod message;
 pub mod mutation;
 pub mod payload;
 pub mod progress;
+mod queue;
 mod raft;
 mod random;
 pub mod ready;

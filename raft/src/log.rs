@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{AppliedLog, Entry, EntryKind, Index, Membership, Restored, SnapshotMeta, Term};
+use crate::{AppliedLog, Entry, EntryKind, Index, Membership, Restored, SnapshotMeta, Term, queue::Queue};
 
 /// Entries of one term that follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ struct Run {
 pub(crate) struct Log {
     snapshot: SnapshotMeta,
     /// The newest entries, up to the last one.
-    cached: VecDeque<Entry>,
+    cached: Queue<Entry>,
     /// All terms behind the snapshot.
     runs: VecDeque<Run>,
     last_index: Index,
@@ -53,7 +53,7 @@ impl Log {
             last_index: dropped_to,
             applied_index: dropped_to,
             snapshot: restored.snapshot,
-            cached: VecDeque::with_capacity(restored.entries.len()),
+            cached: Queue::default(),
             runs: applied.terms.into_iter().map(run).collect(),
             memberships: applied.memberships.into(),
             applied_bytes: 0,
