@@ -230,6 +230,20 @@ impl Raft {
         self.log.term_at(index)
     }
 
+    /// Entries from `from` on, if that is in memory: the first, and more as long as their cost together stays within `bytes_max`.
+    pub fn batch(&self, from: Index, bytes_max: usize) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        if self.is_cached(from) {
+            self.log.batch(from, bytes_max, &mut entries);
+        }
+        entries
+    }
+
+    /// Whether an entry is in memory.
+    pub fn is_cached(&self, index: Index) -> bool {
+        (self.log.first_cached()..=self.log.last_index()).contains(&index)
+    }
+
     /// Those of some entries that are in memory.
     pub fn entries(&self, range: Range<Index>) -> Vec<Entry> {
         self.log.cached_range(range.start, range.end).cloned().collect()

@@ -117,6 +117,9 @@ pub struct Config {
     pub inflight_messages_max: usize,
     /// Bytes of entries on their way to one follower, beyond one message.
     pub inflight_bytes_max: usize,
+    /// A follower that lacks so many entries gets them by [`crate::Ready::fetches`], in memory or not: the driver, which knows
+    /// all groups, says how much of that is on its way.
+    pub paced_entries_min: u64,
     /// Bytes of the driver's entries that a leader takes without having them committed; more are refused.
     pub uncommitted_bytes_max: usize,
     /// Bytes of applied entries kept in memory for followers.
@@ -170,6 +173,7 @@ impl Config {
             append_bytes_max: 1 << 20,
             inflight_messages_max: 256,
             inflight_bytes_max: 16 << 20,
+            paced_entries_min: 1024,
             uncommitted_bytes_max: 64 << 20,
             cache_bytes_max: 16 << 20,
             snapshot_chunk_bytes: 1 << 20,

@@ -54,6 +54,7 @@ transcripts! {
     fetch_compacted
     fetch_gone
     fetch_lazy
+    fetch_paced
     fetch_stalled
     membership_demote
     membership_joint

@@ -9,8 +9,8 @@
 
 use super::{Raft, transfer::Transfer};
 use crate::{
-    Body, Entry, EntryKind, Fetch, Index, Lists, Message, Progress, ProgressState, Ready, ReplicaId, Role,
-    Term, mutation::Mutation,
+    Body, Config, Entry, EntryKind, Fetch, Index, Lists, Message, Progress, ProgressState, Ready, ReplicaId,
+    Role, Term, log::Log, mutation::Mutation,
 };
 
 /// What a leader needs in its term. Of no meaning at others, and without peers there.
@@ -233,11 +233,12 @@ impl Raft {
         }
     }
 
-    /// Asks where the logs agree. Entries go along if they are in memory; none is read for a question.
+    /// Asks where the logs agree. Entries go along if they are in memory and few; none is read for a question.
     fn probe(&mut self, nth: usize, lists: &mut Lists) {
         let progress = &self.leading.peers[nth].progress;
         let next_index = progress.next_index();
-        let takes_entries = progress.probes_with_entries() && next_index >= self.log.first_cached();
+        let takes_entries =
+            progress.probes_with_entries() && !is_fetched(&self.config, &self.log, next_index);
         let mut entries = Vec::new();
         if takes_entries {
             entries = lists.take();
@@ -251,10 +252,11 @@ impl Raft {
         while self.may_send_entries(&self.leading.peers[nth].progress) {
             let Peer { id, progress } = &mut self.leading.peers[nth];
             let (next_index, first_cached) = (progress.next_index(), self.log.first_cached());
-            if next_index < first_cached {
+            if is_fetched(&self.config, &self.log, next_index) {
                 progress.fetch();
                 let bytes_max = self.config.append_bytes_max;
-                ready.fetches.push(Fetch { peer: *id, from: next_index, to: first_cached, bytes_max });
+                let to = if next_index < first_cached { first_cached } else { self.log.last_index() + 1 };
+                ready.fetches.push(Fetch { peer: *id, from: next_index, to, bytes_max });
                 break;
             }
             let mut entries = ready.lists.take();
@@ -308,6 +310,11 @@ impl Raft {
             progress.unreachable(now_ns);
         }
     }
+}
+
+/// Whether the driver is asked for what a peer lacks from here on.
+fn is_fetched(config: &Config, log: &Log, next_index: Index) -> bool {
+    next_index < log.first_cached() || log.last_index() + 1 - next_index >= config.paced_entries_min
 }
 
 /// What peers answer.

@@ -201,6 +201,7 @@ fn config(random: &mut Random) -> Config {
     config.append_bytes_max = random.pick(&[0, 300, 1 << 20]);
     config.inflight_messages_max = random.pick(&[1, 3, 256]);
     config.inflight_bytes_max = random.pick(&[0, 1000, 1 << 20]);
+    config.paced_entries_min = random.pick(&[1, 4, 1024]);
     config.uncommitted_bytes_max = random.pick(&[200, 2000, 1 << 20]);
     config.cache_bytes_max = random.pick(&[0, 1000, 1 << 20]);
     config.snapshot_chunk_bytes = random.pick(&[64, 256, 1 << 20]);

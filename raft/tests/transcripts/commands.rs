@@ -198,6 +198,7 @@ fn configure(config: &mut Config, key: &str, value: &str) {
         ("append-bytes", _) => config.append_bytes_max = size(),
         ("inflight-messages", _) => config.inflight_messages_max = size(),
         ("inflight-bytes", _) => config.inflight_bytes_max = size(),
+        ("paced-entries", _) => config.paced_entries_min = number(value),
         ("uncommitted-bytes", _) => config.uncommitted_bytes_max = size(),
         ("cache-bytes", _) => config.cache_bytes_max = size(),
         ("chunk-bytes", _) => config.snapshot_chunk_bytes = size(),

@@ -1,16 +1,16 @@
-//! Reading entries back from the journal, for followers that lack what is not in memory any more.
+//! Entries for followers that lack many: read back from the journal, where they are not in memory any more.
 //!
 //! All shards of a core lie in one journal, and a follower that was away lacks entries of many of them, from about the same
-//! time on. So the journal is read for all at once: whoever has waited longest is looked for, from a little before its
-//! place on, and what others lack of what is passed on the way goes to them.
+//! time on. So the journal is read for all at once: whoever has waited longest, or lacks most, is looked for, from a little before
+//! its place on, and what others lack of what is passed on the way goes to them.
 //!
 //! Invariants:
 //!
 //! - An entry is told by its index and term; whatever else lies at those places is passed over.
 //! - What this start has not written, or what was trimmed, is not found: then the follower gets a snapshot.
 //! - One piece is read at a time. Each pass brings the follower that it is for on, by an entry at least or to a snapshot.
-//! - Only a few pieces are on their way: each until its followers have acknowledged it, or for a while. So who catches up is not given
-//!   more than it can take beside its clients' requests.
+//! - Only so much is on its way, whether it was in memory or read: each piece until its followers have acknowledged it, or for a while.
+//!   So who catches up is not given more than it can take beside its clients' requests.
 //! - What is found of a piece leaves in the turn in which it was read: no more of it is in memory here.
 
 use std::ops::ControlFlow;
@@ -67,15 +67,20 @@ pub(super) struct JournalPass {
 /// An order that nobody has.
 const NOBODY: u64 = u64::MAX;
 
-/// How many pieces followers need not have acknowledged.
-const UNACKNOWLEDGED_MAX: usize = 8;
+/// Bytes of entries that followers need not have acknowledged before they are sent another piece.
+const UNACKNOWLEDGED_BYTES_MAX: usize = 512 << 10;
 
 /// How long acknowledgements are waited for at most, in nanoseconds: longer trips are no reason to wait.
 const UNACKNOWLEDGED_NS: u64 = 10_000_000;
 
-/// What followers were sent of a piece.
+/// Bytes of entries in memory that are sent to such followers in one turn.
+const MEMORY_BYTES_A_TURN: usize = 128 << 10;
+
+/// What followers were sent of a piece, or of what is in memory.
+#[derive(Default)]
 pub(super) struct Sent {
     until_ns: u64,
+    bytes: usize,
     /// Shards, followers, and the last entry for each.
     last: Vec<(u16, ReplicaId, u64)>,
 }
@@ -116,7 +121,7 @@ impl Group {
 
     /// Gives Raft what was found in a pass that has come to `end`, and nothing to the one of this order if that was looked for
     /// in vain, or, without an end, is not in the journal. Adds to `sent` whom it gave something.
-    fn hand_over(&mut self, order: u64, end: Option<Position>, sent: &mut Vec<(u16, ReplicaId, u64)>) {
+    fn hand_over(&mut self, order: u64, end: Option<Position>, sent: &mut Sent) {
         let is_done = |fetching: &mut Fetching| {
             let was_in_vain = fetching.order == order && fetching.entries.is_empty();
             // It may lie behind its mark still.
@@ -132,7 +137,8 @@ impl Group {
             }
             let entries = (!fetching.entries.is_empty()).then_some(fetching.entries);
             self.raft.fetched(peer, fetching.fetch.from, entries);
-            sent.push((self.shard, peer, next - 1));
+            sent.last.push((self.shard, peer, next - 1));
+            sent.bytes += fetching.bytes;
         }
         self.fetching.iter_mut().for_each(|fetching| fetching.is_missed = false);
     }
@@ -170,16 +176,46 @@ impl Groups {
 
     /// Gives all groups what was found for them; see [`Group::hand_over`].
     fn hand_over(&mut self, order: u64, end: Option<Position>) {
-        let mut last = Vec::new();
+        let mut sent = Sent::default();
         for group in self.by_shard.iter_mut().flatten() {
-            group.hand_over(order, end, &mut last);
+            group.hand_over(order, end, &mut sent);
         }
-        for &(shard, ..) in &last {
+        self.note_sent(sent);
+    }
+
+    fn note_sent(&mut self, sent: Sent) {
+        for &(shard, ..) in &sent.last {
             self.mark_dirty(shard);
         }
-        if !last.is_empty() {
-            self.sent.push_back(Sent { until_ns: self.now_ns + UNACKNOWLEDGED_NS, last });
+        if !sent.last.is_empty() {
+            self.sent.push_back(Sent { until_ns: self.now_ns + UNACKNOWLEDGED_NS, ..sent });
         }
+    }
+
+    /// Sends what followers wait for and is in memory, who has waited longest first. Says whether more of it waits.
+    fn send_from_memory(&mut self) -> bool {
+        let mut sent = Sent::default();
+        let has_more = loop {
+            let groups = self.by_shard.iter_mut().flatten();
+            let places = groups.flat_map(|group| {
+                let Group { fetching, raft, shard, .. } = &mut **group;
+                let is_there = |it: &(usize, &Fetching)| raft.is_cached(it.1.fetch.from);
+                let first = fetching.iter().enumerate().filter(is_there).min_by_key(|(_, it)| it.order);
+                first.map(|(place, it)| (it.order, *shard, place))
+            });
+            let Some((_, shard, place)) = places.min() else { break false };
+            if sent.bytes >= MEMORY_BYTES_A_TURN {
+                break true;
+            }
+            let group = self.by_shard[usize::from(shard)].as_mut().expect("it was looked at above");
+            let Fetch { peer, from, bytes_max, .. } = group.fetching.swap_remove(place).fetch;
+            let entries = group.raft.batch(from, bytes_max.min(MEMORY_BYTES_A_TURN));
+            sent.bytes += entries.iter().map(Entry::cost_bytes).sum::<usize>();
+            sent.last.push((shard, peer, from + entries.len() as u64 - 1));
+            group.raft.fetched(peer, from, Some(entries));
+        };
+        self.note_sent(sent);
+        has_more
     }
 
     /// Whether followers may be sent one more piece.
@@ -195,20 +231,24 @@ impl Groups {
         {
             sent.pop_front();
         }
-        sent.len() < UNACKNOWLEDGED_MAX
+        sent.iter().map(|sent| sent.bytes).sum::<usize>() < UNACKNOWLEDGED_BYTES_MAX
     }
 
-    /// When the next pass begins at the latest.
+    /// When followers are sent more at the latest.
     pub(super) fn next_pass_ns(&self) -> u64 {
-        let is_due = self.has_fetches && self.pass.is_none();
-        self.sent.front().filter(|_| is_due).map_or(u64::MAX, |first| first.until_ns)
+        self.sent.front().filter(|_| self.has_fetches).map_or(u64::MAX, |first| first.until_ns)
     }
 }
 
 impl Node {
-    /// Begins to read what followers lack, if they lack any and nothing is being read.
+    /// Sends followers what they lack and is in memory, and begins to read the rest, if nothing is being read.
     pub(super) fn begin_pass(&mut self, groups: &mut Groups, io: &mut impl Io) {
-        if !groups.has_fetches || groups.pass.is_some() || !groups.may_send_more() {
+        if !groups.has_fetches || !groups.may_send_more() {
+            return;
+        }
+        let has_more = groups.send_from_memory();
+        groups.has_backlog |= has_more;
+        if groups.pass.is_some() {
             return;
         }
         let place_of = |shard: u16, fetching: &Fetching| {
@@ -217,11 +257,17 @@ impl Node {
         };
         let groups_there = groups.by_shard.iter().flatten();
         let waiting: Vec<_> = groups_there
-            .flat_map(|group| group.fetching.iter().map(|fetching| (group.shard, fetching)))
+            .flat_map(|group| group.fetching.iter().map(move |fetching| (group, fetching)))
+            .filter(|(group, fetching)| !group.raft.is_cached(fetching.fetch.from))
+            .map(|(group, fetching)| (group.shard, fetching))
             .map(|(shard, fetching)| (fetching.order, shard, place_of(shard, fetching)))
             .collect();
-        let Some(&(order, shard, place)) = waiting.iter().min_by_key(|(order, ..)| *order) else {
-            groups.has_fetches = false;
+        // Every other pass is for who lacks most: it brings that one to where others are, and then one pass serves them all.
+        let longest = waiting.iter().min_by_key(|(order, ..)| *order);
+        let lowest = waiting.iter().min_by_key(|(.., place)| *place);
+        let chosen = if groups.counts.fetches % 2 == 0 { longest } else { lowest };
+        let Some(&(order, shard, place)) = chosen else {
+            groups.has_fetches = has_more;
             return;
         };
         let Some((place, epoch)) = place else { return groups.hand_over(order, None) };

@@ -127,6 +127,7 @@ impl GroupOptions {
             read_mode: self.read_mode,
             durability: self.durability,
             cache_bytes_max: CACHE_BYTES_A_CORE / groups.max(1),
+            append_bytes_max: 128 << 10,
             snapshot_chunk_bytes: 64 << 10,
             ..Config::new(replica)
         }
