@@ -4,7 +4,7 @@ use duva_engine::command::{Flags, Run, transaction::is_transaction};
 use duva_raft::{Entry, EntryKind};
 
 use super::{
-    APPLIED_BYTES_A_TURN, Group, Groups, Pending,
+    APPLIED_BYTES_A_GROUP, Group, Groups, Pending,
     locked::{CHECK_NS, LOCK_PATIENCE_NS},
     near,
 };
@@ -32,6 +32,11 @@ impl Groups {
         }
     }
 
+    /// Whether what else is committed in a group is left to the next turn.
+    pub(super) fn has_applied_enough(&self, group: &Group) -> bool {
+        self.to_apply_bytes == 0 && group.applied_bytes >= APPLIED_BYTES_A_GROUP
+    }
+
     /// Nothing of that is applied any more.
     pub(super) fn drop_committed(committed_bytes: &mut usize, group: &mut Group) {
         *committed_bytes -= group.committed.drain(..).map(|entry| entry.cost_bytes()).sum::<usize>();
@@ -47,7 +52,7 @@ impl Node {
             self.serve_reads(groups, group, entry.index - 1);
             let must_wait =
                 group.reads.front().is_some_and(|read| read.context.is_some() && entry.index > read.limit);
-            if must_wait || group.applied_bytes >= APPLIED_BYTES_A_TURN {
+            if must_wait || groups.has_applied_enough(group) {
                 group.committed.push_front(entry);
                 break;
             }
@@ -57,6 +62,7 @@ impl Node {
             }
             applied = Some(entry.index);
             group.applied_bytes += entry.cost_bytes();
+            groups.to_apply_bytes = groups.to_apply_bytes.saturating_sub(entry.cost_bytes());
             groups.committed_bytes -= entry.cost_bytes();
         }
         if let Some(index) = applied {

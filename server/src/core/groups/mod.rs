@@ -87,8 +87,11 @@ const CACHE_BYTES_A_CORE: usize = 128 << 20;
 /// Bytes of committed entries that wait to be applied on a core, because of a save, past which it takes no more.
 const COMMITTED_BYTES_MAX: usize = 16 << 20;
 
-/// Bytes of entries that a group applies in one turn: the core has others to serve.
-const APPLIED_BYTES_A_TURN: usize = 1 << 20;
+/// Bytes of entries that a core applies in one turn, unless so many times as many wait; and those that each group applies all the
+/// same. It has others to serve.
+const APPLIED_BYTES_A_TURN: usize = 256 << 10;
+const APPLIED_TURNS: usize = 8;
+const APPLIED_BYTES_A_GROUP: usize = 8 << 10;
 
 /// What all groups of a node have in common.
 #[derive(Clone, Debug)]
@@ -272,6 +275,8 @@ pub struct Groups {
     paused: Vec<u16>,
     /// Whether one of them only waits for the next turn.
     has_backlog: bool,
+    /// Bytes of entries that all groups may still apply in this turn.
+    to_apply_bytes: usize,
     ready: Ready,
     /// The turn's clock.
     now_ns: u64,
@@ -360,6 +365,7 @@ impl Groups {
             dirty: Vec::new(),
             paused: Vec::new(),
             has_backlog: false,
+            to_apply_bytes: 0,
             ready: Ready::default(),
             now_ns: 0,
             deadline_ns: 0,

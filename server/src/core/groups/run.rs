@@ -5,8 +5,8 @@ use duva_net::io::Io;
 use duva_raft::{Body, Raft, Ready, ReplicaId, Role, codec};
 
 use super::{
-    APPLIED_BYTES_A_TURN, Group, Groups, Hearsay, PATIENCE_NS, WaitingRead, departed::ASKS_TO_LEAVE, forward,
-    forward::Status, leading, placement::TRANSFER_NS,
+    APPLIED_BYTES_A_TURN, APPLIED_TURNS, Group, Groups, Hearsay, PATIENCE_NS, WaitingRead,
+    departed::ASKS_TO_LEAVE, forward, forward::Status, leading, placement::TRANSFER_NS,
 };
 use crate::cluster::node_of;
 use crate::core::{
@@ -244,6 +244,7 @@ impl Node {
         self.compare_groups(&mut groups);
         self.run_returning(&mut groups, io);
         groups.has_backlog = false;
+        groups.to_apply_bytes = APPLIED_BYTES_A_TURN.max(groups.committed_bytes / APPLIED_TURNS);
         groups.invite_snapshots();
         groups.end_rests();
         for shard in std::mem::take(&mut groups.paused) {
@@ -354,7 +355,7 @@ impl Node {
         if !group.committed.is_empty() {
             // A save stops it, or a read, whose ends make turns; or there is too much for one turn.
             groups.paused.push(shard);
-            groups.has_backlog |= group.applied_bytes >= APPLIED_BYTES_A_TURN;
+            groups.has_backlog |= groups.has_applied_enough(group);
         }
         self.note_leader(groups, group);
         groups.deadline_ns = groups.deadline_ns.min(groups.deadline_of(&group.raft));
