@@ -257,9 +257,23 @@ impl Saver {
         self.part.is_some()
     }
 
-    /// A snapshot from elsewhere is a shard's newest. What comes in one piece is no growth: were it counted as such, a node
+    /// Whether a shard must stay what it is: its snapshot is being written, or all are.
+    pub(super) fn is_walking_shard(&self, shard: u16) -> bool {
+        match &self.part {
+            Some(Part::Dump(_)) => true,
+            Some(Part::Rewrite(rewrite)) => rewrite.is_walking(shard),
+            None => false,
+        }
+    }
+
+    /// A snapshot from elsewhere is a shard's newest. A rewrite that has not come to the shard passes it over: all that lies before
+    /// the snapshot's mark is covered. What comes in one piece is no growth: were it counted as such, a node
     /// that gets many shards would write them all again for nothing, and get no others meanwhile.
     pub(super) fn take_over(&mut self, shard: u16, index: u64, bytes: u64, directory: &std::path::Path) {
+        debug_assert!(!self.is_walking_shard(shard), "it is not to be replaced now");
+        if let Some(Part::Rewrite(rewrite)) = &mut self.part {
+            rewrite.pass_over(shard);
+        }
         let newest = &mut self.snapshots[usize::from(shard)];
         self.base_bytes = (self.base_bytes + bytes).saturating_sub(newest.bytes);
         if newest.index > 0 && newest.index != index {

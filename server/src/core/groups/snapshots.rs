@@ -409,8 +409,8 @@ impl Node {
 
     /// The journal says, durably, that a shard goes on from the snapshot that came.
     pub(super) fn install(&mut self, groups: &mut Groups, shard: u16) {
-        // A save that walks the shard is let finish.
-        if self.saver.is_walking() {
+        // What walks the shard is let finish.
+        if self.saver.is_walking_shard(shard) {
             if !groups.installs.contains(&shard) {
                 groups.installs.push(shard);
             }
@@ -440,10 +440,8 @@ impl Node {
 
     /// Goes on with what had to wait for a save.
     pub(super) fn run_installs(&mut self, groups: &mut Groups) {
-        if !groups.installs.is_empty() && !self.saver.is_walking() {
-            for shard in std::mem::take(&mut groups.installs) {
-                self.install(groups, shard);
-            }
+        for shard in std::mem::take(&mut groups.installs) {
+            self.install(groups, shard);
         }
     }
 

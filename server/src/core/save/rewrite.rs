@@ -5,6 +5,8 @@
 //! - **Nothing prepared is below it**, of which the journal does not say yet what becomes of it: of what a snapshot covers a
 //!   start asks no other journal. So a shard waits until none of it is prepared. When transactions follow one another
 //!   so closely that such a moment does not come, the core makes one by taking all of its locks.
+//! - **A snapshot has a name of its own.** A shard whose newest snapshot, by then, is of the same index is passed over: writing it again
+//!   would end with that file's removal as an older one.
 //! - What transactions that go on have said stays in the journal: that is kept from before the first such part.
 
 use duva_engine::DATABASE_COUNT;
@@ -77,6 +79,16 @@ struct Current {
 impl Rewrite {
     pub(super) fn abandon(&mut self) {
         self.is_abandoned = true;
+    }
+
+    /// Whether the snapshot of this shard is being written.
+    pub(super) fn is_walking(&self, shard: u16) -> bool {
+        self.current.as_ref().is_some_and(|current| current.shard == shard)
+    }
+
+    /// A shard has a newer snapshot than this rewrite would make.
+    pub(super) fn pass_over(&mut self, shard: u16) {
+        self.shards.retain(|&waiting| waiting != shard);
     }
 
     pub(super) fn entries(&self) -> u64 {
