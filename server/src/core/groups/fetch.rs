@@ -9,8 +9,7 @@
 //! - An entry is told by its index and term; whatever else lies at those places is passed over.
 //! - What this start has not written, or what was trimmed, is not found: then the follower gets a snapshot.
 //! - One piece is read at a time. Each pass brings the follower that it is for on, by an entry at least or to a snapshot.
-//! - Only so much is on its way, whether it was in memory or read: each piece until its followers have acknowledged it, or for a while.
-//!   So who catches up is not given more than it can take beside its clients' requests.
+//! - Only so much is on its way, whether it was in memory or read: see [`super::pace`].
 //! - What is found of a piece leaves in the turn in which it was read: no more of it is in memory here.
 
 use std::ops::ControlFlow;
@@ -22,7 +21,7 @@ use duva_persist::{
 };
 use duva_raft::{ENTRY_OVERHEAD_BYTES, Entry, EntryKind, Fetch, ReplicaId};
 
-use super::{COMMAND_BYTES_MAX, Group, Groups};
+use super::{COMMAND_BYTES_MAX, Group, Groups, pace::LastSent};
 use crate::core::{
     log::replicated::{TAG_COMMAND, TAG_TICK},
     node::Node,
@@ -30,7 +29,7 @@ use crate::core::{
 };
 
 /// Bytes of the journal that are read at once: the core looks at them, and sends what is in them, in one turn.
-const PIECE_BYTES: usize = 512 << 10;
+const PIECE_BYTES: usize = 256 << 10;
 
 /// How far before the place of who has waited longest a pass begins if another one waits for that.
 const EARLIER_BYTES: u32 = PIECE_BYTES as u32;
@@ -67,22 +66,14 @@ pub(super) struct JournalPass {
 /// An order that nobody has.
 const NOBODY: u64 = u64::MAX;
 
-/// Bytes of entries that followers need not have acknowledged before they are sent another piece.
-const UNACKNOWLEDGED_BYTES_MAX: usize = 512 << 10;
-
-/// How long acknowledgements are waited for at most, in nanoseconds: longer trips are no reason to wait.
-const UNACKNOWLEDGED_NS: u64 = 10_000_000;
-
 /// Bytes of entries in memory that are sent to such followers in one turn.
-const MEMORY_BYTES_A_TURN: usize = 128 << 10;
+const MEMORY_BYTES_A_TURN: usize = 64 << 10;
 
 /// What followers were sent of a piece, or of what is in memory.
 #[derive(Default)]
-pub(super) struct Sent {
-    until_ns: u64,
+struct Sent {
     bytes: usize,
-    /// Shards, followers, and the last entry for each.
-    last: Vec<(u16, ReplicaId, u64)>,
+    last: Vec<LastSent>,
 }
 
 /// What an entry is to Raft that has a record of this kind and timestamp.
@@ -188,13 +179,14 @@ impl Groups {
             self.mark_dirty(shard);
         }
         if !sent.last.is_empty() {
-            self.sent.push_back(Sent { until_ns: self.now_ns + UNACKNOWLEDGED_NS, ..sent });
+            self.pace.note_sent(self.now_ns, sent.bytes, sent.last);
         }
     }
 
     /// Sends what followers wait for and is in memory, who has waited longest first. Says whether more of it waits.
     fn send_from_memory(&mut self) -> bool {
         let mut sent = Sent::default();
+        let bytes_max = MEMORY_BYTES_A_TURN.min(self.pace.room_bytes());
         let has_more = loop {
             let groups = self.by_shard.iter_mut().flatten();
             let places = groups.flat_map(|group| {
@@ -204,12 +196,12 @@ impl Groups {
                 first.map(|(place, it)| (it.order, *shard, place))
             });
             let Some((_, shard, place)) = places.min() else { break false };
-            if sent.bytes >= MEMORY_BYTES_A_TURN {
+            if sent.bytes >= bytes_max {
                 break true;
             }
             let group = self.by_shard[usize::from(shard)].as_mut().expect("it was looked at above");
-            let Fetch { peer, from, bytes_max, .. } = group.fetching.swap_remove(place).fetch;
-            let entries = group.raft.batch(from, bytes_max.min(MEMORY_BYTES_A_TURN));
+            let Fetch { peer, from, bytes_max: useful_bytes, .. } = group.fetching.swap_remove(place).fetch;
+            let entries = group.raft.batch(from, useful_bytes.min(bytes_max));
             sent.bytes += entries.iter().map(Entry::cost_bytes).sum::<usize>();
             sent.last.push((shard, peer, from + entries.len() as u64 - 1));
             group.raft.fetched(peer, from, Some(entries));
@@ -218,32 +210,27 @@ impl Groups {
         has_more
     }
 
-    /// Whether followers may be sent one more piece.
-    fn may_send_more(&mut self) -> bool {
-        let Self { sent, by_shard, now_ns, .. } = self;
-        let lacks = |&(shard, peer, index): &(u16, ReplicaId, u64)| {
+    /// Learns what followers have acknowledged.
+    fn learn_pace(&mut self) {
+        let Self { pace, by_shard, now_ns, .. } = self;
+        pace.learn(*now_ns, |&(shard, peer, index)| {
             let group = by_shard[usize::from(shard)].as_ref();
             let progress = group.and_then(|group| group.raft.progress(peer));
             progress.is_some_and(|progress| progress.match_index() < index)
-        };
-        while let Some(first) = sent.front()
-            && (first.until_ns <= *now_ns || !first.last.iter().any(lacks))
-        {
-            sent.pop_front();
-        }
-        sent.iter().map(|sent| sent.bytes).sum::<usize>() < UNACKNOWLEDGED_BYTES_MAX
+        });
     }
 
     /// When followers are sent more at the latest.
     pub(super) fn next_pass_ns(&self) -> u64 {
-        self.sent.front().filter(|_| self.has_fetches).map_or(u64::MAX, |first| first.until_ns)
+        if self.has_fetches { self.pace.next_ns() } else { u64::MAX }
     }
 }
 
 impl Node {
     /// Sends followers what they lack and is in memory, and begins to read the rest, if nothing is being read.
     pub(super) fn begin_pass(&mut self, groups: &mut Groups, io: &mut impl Io) {
-        if !groups.has_fetches || !groups.may_send_more() {
+        groups.learn_pace();
+        if !groups.has_fetches || groups.pace.room_bytes() == 0 {
             return;
         }
         let has_more = groups.send_from_memory();

@@ -34,6 +34,7 @@ mod leave;
 mod locked;
 pub mod meta;
 mod near;
+mod pace;
 mod placement;
 mod propose;
 mod report;
@@ -62,11 +63,12 @@ use departed::Returning;
 pub use failover::{Failover, FailoverRefusal};
 use fanout::Fanout;
 pub(super) use fanout::Verdict;
-use fetch::{Fetched, Fetching, JournalPass, Sent};
+use fetch::{Fetched, Fetching, JournalPass};
 use forward::Forwards;
 use leave::{Leavers, Leaving};
 use locked::Locked;
 use near::NearRead;
+use pace::Pace;
 pub use report::{ClusterReport, FollowerReport, MetaReport, ShardReport};
 pub use restore::{expected_nodes, final_state, own_replicas};
 pub(super) use snapshots::INCOMING_MAX;
@@ -89,7 +91,7 @@ const COMMITTED_BYTES_MAX: usize = 16 << 20;
 
 /// Bytes of entries that a core applies in one turn, unless so many times as many wait; and those that each group applies all the
 /// same. It has others to serve.
-const APPLIED_BYTES_A_TURN: usize = 256 << 10;
+const APPLIED_BYTES_A_TURN: usize = 64 << 10;
 const APPLIED_TURNS: usize = 8;
 const APPLIED_BYTES_A_GROUP: usize = 8 << 10;
 
@@ -310,7 +312,7 @@ pub struct Groups {
     /// Whether followers may lack entries that are not in memory, how these are being read, and what of them is on its way.
     has_fetches: bool,
     pass: Option<JournalPass>,
-    sent: VecDeque<Sent>,
+    pace: Pace,
     returning: Vec<Returning>,
     next_read: u32,
     /// Which places of snapshots that come are taken: a bit each.
@@ -387,7 +389,7 @@ impl Groups {
             outgoing: Vec::new(),
             has_fetches: false,
             pass: None,
-            sent: VecDeque::new(),
+            pace: Pace::default(),
             returning: Vec::new(),
             next_read: 0,
             incoming_places: 0,
