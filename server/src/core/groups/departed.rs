@@ -113,7 +113,8 @@ impl Node {
         self.groups = Some(groups);
     }
 
-    /// Ends the replicas that are not wanted here any more, as far as they may end.
+    /// Ends the first of the replicas that are not wanted here any more and may end: with each goes what memory holds of its log. The
+    /// others are for the next turns.
     pub(super) fn leave_groups(&mut self, groups: &mut Groups, state: &MetaState) {
         for shard in 0..groups.by_shard.len() {
             let Some(group) = &mut groups.by_shard[shard] else { continue };
@@ -141,6 +142,8 @@ impl Node {
             let Some(cluster) = self.cluster.as_ref().filter(|_| !is_busy) else { continue };
             if cluster.let_replica_go(shard as u16, state.epoch) {
                 self.leave_group(groups, shard as u16);
+                groups.compare_ns = 0;
+                return;
             }
         }
     }

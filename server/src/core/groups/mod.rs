@@ -326,6 +326,8 @@ pub struct Groups {
     rests: u64,
     /// Shards whose snapshots wait for a save.
     installs: Vec<u16>,
+    /// Shards whose groups are to forget what their newest snapshots hold.
+    to_compact: Vec<u16>,
     /// Once the server is to stop: how far it is with leading nothing any more.
     leaving: Option<Box<Leaving>>,
     /// Nodes that stop.
@@ -398,6 +400,7 @@ impl Groups {
             rest_ns: u64::MAX,
             rests: snapshots::RESTS_MIN,
             installs: Vec::new(),
+            to_compact: Vec::new(),
             leaving: None,
             leavers: Leavers::new(),
             counts: Counts::default(),

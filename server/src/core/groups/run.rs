@@ -245,6 +245,7 @@ impl Node {
         self.run_returning(&mut groups, io);
         groups.has_backlog = false;
         groups.to_apply_bytes = APPLIED_BYTES_A_TURN.max(groups.committed_bytes / APPLIED_TURNS);
+        self.compact_next(&mut groups);
         groups.invite_snapshots();
         groups.end_rests();
         for shard in std::mem::take(&mut groups.paused) {

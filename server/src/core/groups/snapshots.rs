@@ -147,6 +147,9 @@ impl Node {
         io: &mut impl Io,
     ) {
         let SnapshotRead { peer, snapshot, offset, bytes_max } = read;
+        if groups.to_compact.contains(&group.shard) {
+            self.compact(group);
+        }
         let meta = group.raft.snapshot().clone();
         let newest = self.saver.newest(group.shard);
         // What follows it must be there as well, or the follower would only ask again.
@@ -445,18 +448,28 @@ impl Node {
         }
     }
 
-    /// The journal was trimmed up to these snapshots.
+    /// The journal was trimmed up to these snapshots: the groups forget what lies before, one a turn, since each lets go of all that
+    /// memory holds of that.
     pub(in crate::core) fn compact_groups(&mut self) {
         let Some(groups) = &mut self.groups else { return };
-        for shard in 0..groups.by_shard.len() {
-            let index = self.saver.newest(shard as u16).index;
-            if let Some(group) = &mut groups.by_shard[shard]
-                && index > group.raft.snapshot().index
-                && index <= group.raft.applied_index()
-            {
-                group.raft.compact(index);
-                groups.mark_dirty(shard as u16);
-            }
+        let there = groups.by_shard.iter().flatten().map(|group| group.shard);
+        groups.to_compact = there.collect();
+    }
+
+    /// Lets one of them forget.
+    pub(super) fn compact_next(&mut self, groups: &mut Groups) {
+        let Some(shard) = groups.to_compact.pop() else { return };
+        groups.has_backlog |= !groups.to_compact.is_empty();
+        if let Some(group) = &mut groups.by_shard[usize::from(shard)] {
+            self.compact(group);
+            groups.mark_dirty(shard);
+        }
+    }
+
+    fn compact(&self, group: &mut Group) {
+        let index = self.saver.newest(group.shard).index;
+        if index > group.raft.snapshot().index && index <= group.raft.applied_index() {
+            group.raft.compact(index);
         }
     }
 
