@@ -14,7 +14,7 @@
 //!     journal.append(ready.write);             // numbered; its first entry replaces all that the log has from there on
 //!     apply(ready.committed); raft.applied(index);
 //!     answer(ready.reads, ready.failed_reads);
-//!     journal.read(ready.fetches);             // then raft.fetched(peer, from, entries)
+//!     read(ready.fetches);                     // from raft.batch(from, bytes) or the journal; then raft.fetched(peer, from, entries)
 //!     snapshots.read(ready.snapshot_reads);    // then raft.snapshot_read(...), or snapshot_unreadable
 //!     snapshots.store(ready.snapshot_writes);  // then raft.snapshot_stored(...), and snapshot_installed after the last
 //!     // when the journal gets there:

@@ -19,7 +19,7 @@ pub struct Ready {
     pub reads: Vec<ReadState>,
     /// Reads that this replica cannot serve: it does not lead any more, or does not know the leader.
     pub failed_reads: Vec<u64>,
-    /// Entries that followers lack and that are not in memory any more: [`crate::Raft::fetched`].
+    /// Entries that followers lack and that are not in memory any more, or are many: [`crate::Raft::fetched`].
     pub fetches: Vec<Fetch>,
     /// Pieces of snapshots to be read for followers: [`crate::Raft::snapshot_read`].
     pub snapshot_reads: Vec<SnapshotRead>,

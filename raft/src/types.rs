@@ -117,7 +117,7 @@ pub struct Config {
     pub inflight_messages_max: usize,
     /// Bytes of entries on their way to one follower, beyond one message.
     pub inflight_bytes_max: usize,
-    /// A follower that lacks so many entries gets them by [`crate::Ready::fetches`], in memory or not: the driver, which knows
+    /// A follower that lacks so many committed entries gets them by [`crate::Ready::fetches`], in memory or not: the driver, which knows
     /// all groups, says how much of that is on its way.
     pub paced_entries_min: u64,
     /// Bytes of the driver's entries that a leader takes without having them committed; more are refused.

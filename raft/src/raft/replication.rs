@@ -237,8 +237,8 @@ impl Raft {
     fn probe(&mut self, nth: usize, lists: &mut Lists) {
         let progress = &self.leading.peers[nth].progress;
         let next_index = progress.next_index();
-        let takes_entries =
-            progress.probes_with_entries() && !is_fetched(&self.config, &self.log, next_index);
+        let takes_entries = progress.probes_with_entries()
+            && !is_fetched(&self.config, &self.log, self.commit_index, next_index);
         let mut entries = Vec::new();
         if takes_entries {
             entries = lists.take();
@@ -252,7 +252,7 @@ impl Raft {
         while self.may_send_entries(&self.leading.peers[nth].progress) {
             let Peer { id, progress } = &mut self.leading.peers[nth];
             let (next_index, first_cached) = (progress.next_index(), self.log.first_cached());
-            if is_fetched(&self.config, &self.log, next_index) {
+            if is_fetched(&self.config, &self.log, self.commit_index, next_index) {
                 progress.fetch();
                 let bytes_max = self.config.append_bytes_max;
                 let to = if next_index < first_cached { first_cached } else { self.log.last_index() + 1 };
@@ -281,26 +281,27 @@ impl Raft {
     }
 
     /// The driver read the entries that [`crate::Ready::fetches`] asked for: at least the first one, more as they
-    /// fit. `None`: the log does not have them any more, and the peer needs a snapshot.
+    /// fit. `None`: the log does not have them any more, and the peer needs a snapshot. Says whether entries were sent: the peer may need others by now.
     ///
     /// # Panics
     ///
     /// Panics if they are not the entries of this log.
-    pub fn fetched(&mut self, peer: ReplicaId, from: Index, entries: Option<Vec<Entry>>) {
-        let Ok(nth) = self.leading.peers.binary_search_by_key(&peer, |peer| peer.id) else { return };
+    pub fn fetched(&mut self, peer: ReplicaId, from: Index, entries: Option<Vec<Entry>>) -> bool {
+        let Ok(nth) = self.leading.peers.binary_search_by_key(&peer, |peer| peer.id) else { return false };
         let progress = &mut self.leading.peers[nth].progress;
         if !progress.fetched(from) || from <= self.log.snapshot().index {
-            return;
+            return false;
         }
         let Some(entries) = entries.filter(|entries| !entries.is_empty()) else {
             progress.send_snapshot();
-            return;
+            return false;
         };
         for (index, entry) in (from..).zip(&entries) {
             assert_eq!(entry.index, index, "entries were asked for from {from} on");
             assert_eq!(self.log.term_at(index), Some(entry.term), "entry {index} is another than this log's");
         }
         self.send_append(nth, entries);
+        true
     }
 
     /// The link to a peer broke: what was on its way is lost, and the leader asks again where the logs agree.
@@ -312,9 +313,10 @@ impl Raft {
     }
 }
 
-/// Whether the driver is asked for what a peer lacks from here on.
-fn is_fetched(config: &Config, log: &Log, next_index: Index) -> bool {
-    next_index < log.first_cached() || log.last_index() + 1 - next_index >= config.paced_entries_min
+/// Whether the driver is asked for what a peer lacks from here on: it is on the disk, or much of it was committed without the peer,
+/// so that no commit waits for it.
+fn is_fetched(config: &Config, log: &Log, commit: Index, next_index: Index) -> bool {
+    next_index < log.first_cached() || (commit + 1).saturating_sub(next_index) >= config.paced_entries_min
 }
 
 /// What peers answer.

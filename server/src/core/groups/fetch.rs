@@ -19,9 +19,12 @@ use duva_persist::{
     format::{Kind, Position},
     reader::{LogReader, LogRecord, ReadOutcome},
 };
-use duva_raft::{ENTRY_OVERHEAD_BYTES, Entry, EntryKind, Fetch, ReplicaId};
+use duva_raft::{ENTRY_OVERHEAD_BYTES, Entry, EntryKind, Fetch, ProgressState, ReplicaId};
 
-use super::{COMMAND_BYTES_MAX, Group, Groups, pace::LastSent};
+use super::{
+    COMMAND_BYTES_MAX, Group, Groups,
+    pace::{Fate, LastSent},
+};
 use crate::core::{
     log::replicated::{TAG_COMMAND, TAG_TICK},
     node::Node,
@@ -74,6 +77,8 @@ const MEMORY_BYTES_A_TURN: usize = 64 << 10;
 struct Sent {
     bytes: usize,
     last: Vec<LastSent>,
+    /// Shards whose groups were told something.
+    told: Vec<u16>,
 }
 
 /// What an entry is to Raft that has a record of this kind and timestamp.
@@ -127,9 +132,11 @@ impl Group {
                 self.fetched.push(Fetched { peer, next, after });
             }
             let entries = (!fetching.entries.is_empty()).then_some(fetching.entries);
-            self.raft.fetched(peer, fetching.fetch.from, entries);
-            sent.last.push((self.shard, peer, next - 1));
-            sent.bytes += fetching.bytes;
+            sent.told.push(self.shard);
+            if self.raft.fetched(peer, fetching.fetch.from, entries) {
+                sent.last.push((self.shard, peer, next - 1));
+                sent.bytes += fetching.bytes;
+            }
         }
         self.fetching.iter_mut().for_each(|fetching| fetching.is_missed = false);
     }
@@ -144,6 +151,15 @@ impl Fetching {
     /// Whether this pass need not bring more of it.
     fn is_enough(&self) -> bool {
         self.next() >= self.fetch.to || self.bytes >= self.fetch.bytes_max
+    }
+}
+
+impl Group {
+    /// The link to a follower broke: it will be asked where the logs agree.
+    pub(super) fn drop_fetches(&mut self, peer: ReplicaId) {
+        for fetching in self.fetching.extract_if(.., |fetching| fetching.fetch.peer == peer) {
+            self.raft.fetched(peer, fetching.fetch.from, None);
+        }
     }
 }
 
@@ -175,7 +191,7 @@ impl Groups {
     }
 
     fn note_sent(&mut self, sent: Sent) {
-        for &(shard, ..) in &sent.last {
+        for &shard in &sent.told {
             self.mark_dirty(shard);
         }
         if !sent.last.is_empty() {
@@ -202,9 +218,13 @@ impl Groups {
             let group = self.by_shard[usize::from(shard)].as_mut().expect("it was looked at above");
             let Fetch { peer, from, bytes_max: useful_bytes, .. } = group.fetching.swap_remove(place).fetch;
             let entries = group.raft.batch(from, useful_bytes.min(bytes_max));
-            sent.bytes += entries.iter().map(Entry::cost_bytes).sum::<usize>();
-            sent.last.push((shard, peer, from + entries.len() as u64 - 1));
-            group.raft.fetched(peer, from, Some(entries));
+            let bytes = entries.iter().map(Entry::cost_bytes).sum::<usize>();
+            let last = from + entries.len() as u64 - 1;
+            sent.told.push(shard);
+            if group.raft.fetched(peer, from, Some(entries)) {
+                sent.bytes += bytes;
+                sent.last.push((shard, peer, last));
+            }
         };
         self.note_sent(sent);
         has_more
@@ -216,7 +236,11 @@ impl Groups {
         pace.learn(*now_ns, |&(shard, peer, index)| {
             let group = by_shard[usize::from(shard)].as_ref();
             let progress = group.and_then(|group| group.raft.progress(peer));
-            progress.is_some_and(|progress| progress.match_index() < index)
+            match progress.filter(|progress| progress.state() == ProgressState::Replicate) {
+                Some(progress) if progress.match_index() < index => Fate::OnItsWay,
+                Some(_) => Fate::Acknowledged,
+                None => Fate::Unknown,
+            }
         });
     }
 
@@ -252,7 +276,7 @@ impl Node {
         // Every other pass is for who lacks most: it brings that one to where others are, and then one pass serves them all.
         let longest = waiting.iter().min_by_key(|(order, ..)| *order);
         let lowest = waiting.iter().min_by_key(|(.., place)| *place);
-        let chosen = if groups.counts.fetches % 2 == 0 { longest } else { lowest };
+        let chosen = if groups.counts.fetches.is_multiple_of(2) { longest } else { lowest };
         let Some(&(order, shard, place)) = chosen else {
             groups.has_fetches = has_more;
             return;

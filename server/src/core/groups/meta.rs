@@ -98,7 +98,9 @@ impl MetaGroup {
     ) -> Self {
         let ClusterFile { number, hard_state, snapshot, state, entries, .. } = file;
         let mut config = options.config(replica(number, 1), 1);
+        // No entries are ever asked for: all are in memory.
         config.cache_bytes_max = usize::MAX;
+        config.paced_entries_min = u64::MAX;
         let restored = Restored { hard_state, snapshot, entries };
         Self {
             raft: Raft::new(config, restored, now_ns, seed),

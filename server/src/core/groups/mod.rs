@@ -89,8 +89,8 @@ const CACHE_BYTES_A_CORE: usize = 128 << 20;
 /// Bytes of committed entries that wait to be applied on a core, because of a save, past which it takes no more.
 const COMMITTED_BYTES_MAX: usize = 16 << 20;
 
-/// Bytes of entries that a core applies in one turn, unless so many times as many wait; and those that each group applies all the
-/// same. It has others to serve.
+/// Bytes of entries that a core applies at once, twice a turn, unless so many times as many wait; and those that each group applies
+/// all the same. It has others to serve.
 const APPLIED_BYTES_A_TURN: usize = 64 << 10;
 const APPLIED_TURNS: usize = 8;
 const APPLIED_BYTES_A_GROUP: usize = 8 << 10;
@@ -225,7 +225,7 @@ pub(super) struct Group {
     /// The tick that is under way.
     tick_index: u64,
     incoming: Option<Incoming>,
-    /// What followers lack that is not in memory.
+    /// What followers lack that is not in memory, or is much.
     fetching: Vec<Fetching>,
     /// Where reading goes on for followers that were brought on lately.
     fetched: Vec<Fetched>,
@@ -277,7 +277,7 @@ pub struct Groups {
     paused: Vec<u16>,
     /// Whether one of them only waits for the next turn.
     has_backlog: bool,
-    /// Bytes of entries that all groups may still apply in this turn.
+    /// Bytes of entries that all groups may still apply in this run.
     to_apply_bytes: usize,
     ready: Ready,
     /// The turn's clock.
@@ -309,7 +309,7 @@ pub struct Groups {
     committed_bytes: usize,
     decoder: Decoder,
     outgoing: Vec<Outgoing>,
-    /// Whether followers may lack entries that are not in memory, how these are being read, and what of them is on its way.
+    /// Whether followers may wait for entries, how those are being read that are not in memory, and what is on its way.
     has_fetches: bool,
     pass: Option<JournalPass>,
     pace: Pace,

@@ -6,8 +6,9 @@
 //!
 //! Invariants:
 //!
-//! - What is on its way is bounded by [`ALLOWED_BYTES_MAX`] and one piece.
-//! - A piece that is not acknowledged counts as lost after a while, so that a follower that is gone holds nothing up for long.
+//! - What is on its way is bounded by [`ALLOWED_BYTES_MAX`] and what one pass over the journal finds.
+//! - A piece that is not acknowledged counts as lost after a while. What was for a follower that is gone holds nothing up.
+//! - What was sent before less was allowed does not make it less again: one delay counts once.
 
 use std::collections::VecDeque;
 
@@ -32,6 +33,15 @@ const FORGOTTEN_NS: u64 = 1_000_000_000;
 /// The last entry that a follower of a shard was sent.
 pub(super) type LastSent = (u16, ReplicaId, u64);
 
+/// What is known of an entry that was sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    OnItsWay,
+    Acknowledged,
+    /// Its follower is asked anew where the logs agree, or is none any more.
+    Unknown,
+}
+
 /// What was sent in one turn.
 struct Piece {
     sent_ns: u64,
@@ -44,13 +54,20 @@ pub(super) struct Pace {
     pieces: VecDeque<Piece>,
     allowed_bytes: usize,
     shortest_ns: u64,
-    /// When something was on its way last.
+    /// When something was on its way last, and when it was allowed to be less.
     used_ns: u64,
+    lessened_ns: u64,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { pieces: VecDeque::new(), allowed_bytes: ALLOWED_BYTES_MIN, shortest_ns: u64::MAX, used_ns: 0 }
+        Self {
+            pieces: VecDeque::new(),
+            allowed_bytes: ALLOWED_BYTES_MIN,
+            shortest_ns: u64::MAX,
+            used_ns: 0,
+            lessened_ns: 0,
+        }
     }
 }
 
@@ -69,23 +86,38 @@ impl Pace {
         self.pieces.push_back(Piece { sent_ns: now_ns, bytes, last });
     }
 
-    /// Learns from the pieces that have been acknowledged, or are lost. `lacks` says whether a follower has not acknowledged an entry.
-    pub(super) fn learn(&mut self, now_ns: u64, lacks: impl Fn(&LastSent) -> bool) {
-        if !self.pieces.is_empty() {
-            self.used_ns = now_ns;
+    /// Learns from the pieces that have been acknowledged, or are lost.
+    pub(super) fn learn(&mut self, now_ns: u64, fate_of: impl Fn(&LastSent) -> Fate) {
+        if self.pieces.is_empty() {
+            return;
         }
-        while let Some(first) = self.pieces.front() {
-            let passed_ns = now_ns - first.sent_ns;
-            let is_lost = passed_ns >= LOST_NS;
-            if !is_lost && first.last.iter().any(&lacks) {
-                return;
+        self.used_ns = now_ns;
+        let mut pieces = std::mem::take(&mut self.pieces);
+        pieces.retain(|piece| {
+            let passed_ns = now_ns - piece.sent_ns;
+            let fates = || piece.last.iter().map(&fate_of);
+            if passed_ns >= LOST_NS {
+                self.lessen(piece.sent_ns, now_ns);
+            } else if fates().any(|fate| fate == Fate::OnItsWay) {
+                return true;
+            } else if fates().all(|fate| fate == Fate::Acknowledged) {
+                self.shortest_ns = self.shortest_ns.min(passed_ns);
+                if passed_ns > 2 * self.shortest_ns + LATE_NS {
+                    self.lessen(piece.sent_ns, now_ns);
+                } else {
+                    self.allowed_bytes = (self.allowed_bytes + MORE_BYTES).min(ALLOWED_BYTES_MAX);
+                }
             }
-            self.pieces.pop_front();
-            self.shortest_ns = self.shortest_ns.min(passed_ns);
-            let is_late = is_lost || passed_ns > 2 * self.shortest_ns + LATE_NS;
-            let allowed_bytes =
-                if is_late { self.allowed_bytes / 2 } else { self.allowed_bytes + MORE_BYTES };
-            self.allowed_bytes = allowed_bytes.clamp(ALLOWED_BYTES_MIN, ALLOWED_BYTES_MAX);
+            false
+        });
+        self.pieces = pieces;
+    }
+
+    /// What was sent at `sent_ns` has taken too long.
+    fn lessen(&mut self, sent_ns: u64, now_ns: u64) {
+        if sent_ns >= self.lessened_ns {
+            self.allowed_bytes = (self.allowed_bytes / 2).max(ALLOWED_BYTES_MIN);
+            self.lessened_ns = now_ns;
         }
     }
 
@@ -106,7 +138,7 @@ mod tests {
         for &trip_ns in trips_ns {
             pace.note_sent(*now_ns, 64 << 10, vec![(0, ReplicaId(1), *now_ns)]);
             *now_ns += trip_ns;
-            pace.learn(*now_ns, |_| false);
+            pace.learn(*now_ns, |_| Fate::Acknowledged);
         }
         pace.room_bytes()
     }
@@ -123,6 +155,10 @@ mod tests {
         assert_eq!(exchange(&mut pace, &mut now_ns, &[300 * MS; 9]), ALLOWED_BYTES_MIN);
     }
 
+    fn on_its_way_if(is_on_its_way: bool) -> Fate {
+        if is_on_its_way { Fate::OnItsWay } else { Fate::Acknowledged }
+    }
+
     #[test]
     fn what_is_on_its_way_takes_room_until_it_is_acknowledged() {
         let mut pace = Pace::default();
@@ -130,15 +166,40 @@ mod tests {
         assert_eq!(pace.room_bytes(), 24 << 10);
         pace.note_sent(MS, 40 << 10, vec![(0, ReplicaId(1), 8)]);
         assert_eq!(pace.room_bytes(), 0);
-        pace.learn(2 * MS, |&(shard, ..)| shard == 1);
-        assert_eq!((pace.room_bytes(), pace.next_ns()), (0, MS + LOST_NS));
-        pace.learn(3 * MS, |&(.., last)| last == 8);
-        assert_eq!(pace.room_bytes(), ALLOWED_BYTES_MIN + MORE_BYTES - (40 << 10));
-        // A follower that is gone acknowledges nothing.
-        pace.learn(MS + LOST_NS - 1, |_| true);
+        // The first piece waits for one of its followers, the second one does not wait for that.
+        pace.learn(2 * MS, |&(shard, ..)| on_its_way_if(shard == 1));
+        let allowed_bytes = ALLOWED_BYTES_MIN + MORE_BYTES;
+        assert_eq!((pace.room_bytes(), pace.next_ns()), (allowed_bytes - (40 << 10), MS + LOST_NS));
+        pace.learn(3 * MS, |_| Fate::Acknowledged);
+        assert_eq!((pace.room_bytes(), pace.next_ns()), (allowed_bytes + MORE_BYTES, u64::MAX));
+    }
+
+    #[test]
+    fn a_follower_that_is_gone_says_nothing_and_holds_nothing_up() {
+        let mut pace = Pace::default();
+        pace.note_sent(MS, 60 << 10, vec![(0, ReplicaId(1), 7)]);
+        pace.learn(MS, |_| Fate::Unknown);
+        assert_eq!((pace.room_bytes(), pace.shortest_ns), (ALLOWED_BYTES_MIN, u64::MAX));
+        pace.note_sent(MS, 60 << 10, vec![(0, ReplicaId(1), 7)]);
+        pace.learn(MS + LOST_NS - 1, |_| Fate::OnItsWay);
         assert_eq!(pace.pieces.len(), 1);
-        pace.learn(MS + LOST_NS, |_| true);
+        pace.learn(MS + LOST_NS, |_| Fate::OnItsWay);
         assert_eq!((pace.room_bytes(), pace.next_ns()), (ALLOWED_BYTES_MIN, u64::MAX));
+    }
+
+    #[test]
+    fn one_delay_counts_once() {
+        let (mut pace, mut now_ns) = (Pace::default(), MS);
+        let allowed_bytes = exchange(&mut pace, &mut now_ns, &[MS; 40]);
+        for index in 0..4 {
+            pace.note_sent(now_ns + index, 64 << 10, vec![(0, ReplicaId(1), index)]);
+        }
+        // All of them were held up together.
+        for index in 0..4 {
+            now_ns += 100 * MS;
+            pace.learn(now_ns, |&(.., last)| on_its_way_if(last > index));
+        }
+        assert_eq!(pace.room_bytes(), allowed_bytes / 2);
     }
 
     #[test]

@@ -216,6 +216,7 @@ impl Node {
                 group.raft.membership().members().filter(|&replica| node_of(replica) == node).collect();
             for replica in replicas {
                 group.raft.unreachable(replica);
+                group.drop_fetches(replica);
             }
             groups.mark_dirty(place as u16);
         }

@@ -448,8 +448,8 @@ impl Node {
         }
     }
 
-    /// The journal was trimmed up to these snapshots: the groups forget what lies before, one a turn, since each lets go of all that
-    /// memory holds of that.
+    /// The journal was trimmed up to these snapshots: the groups forget what lies before, one after the other, since each lets go
+    /// of all that memory holds of that.
     pub(in crate::core) fn compact_groups(&mut self) {
         let Some(groups) = &mut self.groups else { return };
         let there = groups.by_shard.iter().flatten().map(|group| group.shard);

@@ -5,8 +5,8 @@
 //! - **Nothing prepared is below it**, of which the journal does not say yet what becomes of it: of what a snapshot covers a
 //!   start asks no other journal. So a shard waits until none of it is prepared. When transactions follow one another
 //!   so closely that such a moment does not come, the core makes one by taking all of its locks.
-//! - **A snapshot has a name of its own.** A shard whose newest snapshot, by then, is of the same index is passed over: writing it again
-//!   would end with that file's removal as an older one.
+//! - **A snapshot has a name of its own.** A shard that goes on from a leader's snapshot before its turn comes is passed over: one of
+//!   the same index would have that one's name, and end with its removal as an older one.
 //! - What transactions that go on have said stays in the journal: that is kept from before the first such part.
 
 use duva_engine::DATABASE_COUNT;
@@ -86,7 +86,7 @@ impl Rewrite {
         self.current.as_ref().is_some_and(|current| current.shard == shard)
     }
 
-    /// A shard has a newer snapshot than this rewrite would make.
+    /// A shard has a snapshot that is newer than where this rewrite began.
     pub(super) fn pass_over(&mut self, shard: u16) {
         self.shards.retain(|&waiting| waiting != shard);
     }
