@@ -3,7 +3,8 @@
 //! - **Probe**: where the logs agree is not known. One append at a time asks; another only after an answer, or after
 //!   an answered heartbeat shows that the peer is there and the probe may be lost. That one goes without entries, in
 //!   case the peer is only slow.
-//! - **Replicate**: appends follow one another without waiting, as many as the window holds.
+//! - **Replicate**: appends follow one another without waiting, as many as the window holds. What is not in memory, and many
+//!   entries that were committed without the peer, the driver is asked for, once at a time.
 //! - **Snapshot**: the log does not have what the peer lacks. Pieces of a snapshot go, one at a time.
 //!
 //! The match index only grows, and is always below the next index.
