@@ -46,7 +46,8 @@ pub enum Body {
         /// Whether it does.
         granted: bool,
     },
-    /// Entries that follow `prev_index`; without entries it asks whether the logs agree there.
+    /// Entries that follow `prev_index`. Without entries it asks whether the logs agree there, with a `commit` of 0, or it tells what
+    /// is committed up to there, and is not answered then if that is news.
     Append {
         /// The entry before the first one.
         prev_index: Index,

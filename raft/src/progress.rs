@@ -131,10 +131,14 @@ impl Progress {
             && self.inflight.has_room(messages_max.min(self.window), bytes_max)
     }
 
-    /// Whether an append without entries is to go: it asks, or tells what is committed.
-    pub(crate) fn wants_empty_append(&self, commit: Index) -> bool {
-        self.state == ProgressState::Replicate
-            && (self.asks || commit.min(self.next_index - 1) > self.commit_told)
+    /// Whether an append without entries is to go that asks how far the peer has come.
+    pub(crate) fn asks(&self) -> bool {
+        self.state == ProgressState::Replicate && self.asks
+    }
+
+    /// Whether an append without entries is to go that tells the peer what is committed.
+    pub(crate) fn lacks_commit(&self, commit: Index) -> bool {
+        self.state == ProgressState::Replicate && commit.min(self.next_index - 1) > self.commit_told
     }
 
     /// An append from the next index on is sent.
@@ -531,26 +535,26 @@ mod tests {
         let mut progress = replicating(10);
         progress.sent(1, 100, 0, 20);
         progress.answered_heartbeat(20);
-        assert!(!progress.wants_empty_append(0));
+        assert!(!progress.asks());
         progress.answered_heartbeat(30);
-        assert!(progress.wants_empty_append(0));
+        assert!(progress.asks());
         progress.sent(0, 0, 0, 31);
-        assert!(!progress.wants_empty_append(0));
+        assert!(!progress.asks());
         progress.acknowledged(11, 0, 32);
         progress.answered_heartbeat(40);
-        assert!(!progress.wants_empty_append(0));
+        assert!(!progress.asks());
     }
 
     #[test]
     fn what_is_committed_is_told_once() {
         let mut progress = replicating(10);
-        assert!(progress.wants_empty_append(9));
+        assert!(progress.lacks_commit(9));
         progress.sent(0, 0, 9, 0);
-        assert!(!progress.wants_empty_append(9));
+        assert!(!progress.lacks_commit(9));
         progress.told(10);
-        assert!(!progress.wants_empty_append(10));
+        assert!(!progress.lacks_commit(10));
         // It cannot be told of what was not sent to it.
-        assert!(!progress.wants_empty_append(11));
+        assert!(!progress.lacks_commit(11));
     }
 
     #[test]

@@ -70,8 +70,13 @@ impl Raft {
             return;
         }
         let last_new = prev_index + entries.len() as u64;
-        self.take_entries(entries);
-        self.following.agree(last_new);
+        // What only tells what is committed needs no answer: the leader has one about all in front of it.
+        let only_tells =
+            entries.is_empty() && commit > self.commit_index && last_new <= self.following.acknowledged;
+        if !only_tells {
+            self.take_entries(entries);
+            self.following.agree(last_new);
+        }
         let agrees_to = if self.is_on(Mutation::CommitUnmatched) { self.log.last_index() } else { last_new };
         self.commit_to(commit.min(agrees_to));
     }

@@ -201,7 +201,8 @@ impl Raft {
             ProgressState::Replicate => {
                 self.lacks_compacted(progress)
                     || self.may_send_entries(progress)
-                    || progress.wants_empty_append(self.commit_index)
+                    || progress.asks()
+                    || progress.lacks_commit(self.commit_index)
             }
             ProgressState::Snapshot => progress.outgoing.as_ref().is_some_and(|outgoing| outgoing.has_step()),
         }
@@ -244,7 +245,8 @@ impl Raft {
             entries = lists.take();
             self.log.batch(next_index, self.config.append_bytes_max, &mut entries);
         }
-        self.send_append(nth, entries);
+        let commit = if entries.is_empty() { 0 } else { self.commit_index };
+        self.send_append(nth, entries, commit);
     }
 
     /// Sends as many entries as the window takes, or asks the driver for them.
@@ -261,20 +263,23 @@ impl Raft {
             }
             let mut entries = ready.lists.take();
             self.log.batch(next_index, self.config.append_bytes_max, &mut entries);
-            self.send_append(nth, entries);
+            self.send_append(nth, entries, self.commit_index);
         }
-        if self.leading.peers[nth].progress.wants_empty_append(self.commit_index) {
-            self.send_append(nth, Vec::new());
+        if self.leading.peers[nth].progress.asks() {
+            self.send_append(nth, Vec::new(), 0);
+        }
+        if self.leading.peers[nth].progress.lacks_commit(self.commit_index) {
+            self.send_append(nth, Vec::new(), self.commit_index);
         }
     }
 
-    /// Sends an append with these entries, which begin at the peer's next index.
-    fn send_append(&mut self, nth: usize, entries: Vec<Entry>) {
+    /// Sends an append with these entries, which begin at the peer's next index. Without any it either asks, and then tells nothing
+    /// that is committed, or tells, and is not answered.
+    fn send_append(&mut self, nth: usize, entries: Vec<Entry>, commit: Index) {
         let Peer { id, progress } = &mut self.leading.peers[nth];
         let prev_index = progress.next_index() - 1;
         let prev_term = self.log.term_at(prev_index).expect("terms are known from the snapshot on");
         let bytes = entries.iter().map(Entry::cost_bytes).sum();
-        let commit = self.commit_index;
         progress.sent(entries.len() as u64, bytes, commit, self.now_ns);
         let to = *id;
         self.send(to, Body::Append { prev_index, prev_term, commit, entries });
@@ -300,7 +305,7 @@ impl Raft {
             assert_eq!(entry.index, index, "entries were asked for from {from} on");
             assert_eq!(self.log.term_at(index), Some(entry.term), "entry {index} is another than this log's");
         }
-        self.send_append(nth, entries);
+        self.send_append(nth, entries, self.commit_index);
         true
     }
 

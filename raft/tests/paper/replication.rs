@@ -177,6 +177,26 @@ fn appends_are_pipelined_and_losses_repaired() {
     assert_eq!((progress.state(), progress.match_index()), (ProgressState::Replicate, 4));
 }
 
+/// An append that only tells what is committed is not answered; one that tells nothing new is, since its leader may ask.
+#[test]
+fn a_follower_answers_who_asks_and_not_who_tells() {
+    let mut network = Network::new(3);
+    network.elect(1);
+    network.sent.clear();
+    network.propose(1, "a").expect("a leader takes proposals");
+    network.settle();
+    assert_eq!(network.raft(2).commit_index(), 2);
+    let appends = network.sent.iter().filter(|message| matches!(message.body, Body::Append { .. }));
+    assert_eq!(appends.count(), 4, "the entry, and that it is committed, for both followers");
+    let answers = network.sent.iter().filter(|message| matches!(message.body, Body::AppendReply { .. }));
+    assert_eq!(answers.count(), 2, "one from each follower");
+
+    let term = network.raft(1).term();
+    network.sent.clear();
+    network.arrives(1, 2, term, Body::Append { prev_index: 2, prev_term: term, commit: 2, entries: vec![] });
+    assert!(matches!(network.sent[..], [Message { body: Body::AppendReply { match_index: 2 }, .. }]));
+}
+
 /// Paper, figure 6 and section 5.3: a follower applies in order what it knows to be committed, and nothing else.
 #[test]
 fn only_committed_entries_are_applied() {

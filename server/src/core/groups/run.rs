@@ -26,6 +26,10 @@ const UNHURRIED: u8 = 1;
 /// How long after the last request a shard's leader is in a hurry to renew its lease, in nanoseconds.
 const IDLE_NS: u64 = 1_000_000_000;
 
+/// How long followers may wait to be told what is committed, in nanoseconds, if nothing else leaves for them. It is told along
+/// with the next entries, most often; each message costs both nodes more than what it says here.
+const COMMIT_TOLD_NS: u64 = 1_000_000;
+
 /// How long answers of who led before are waited for once another leader is known, in nanoseconds.
 const OVERDUE_NS: u64 = 500_000_000;
 
@@ -316,6 +320,11 @@ impl Node {
                 let _ = match message.body {
                     Body::HeartbeatReply { .. } if group.is_unhurried => {
                         let until_ns = groups.now_ns.next_multiple_of(groups.options.heartbeat_ns());
+                        self.peers.push_unhurried((to, until_ns), Kind::Raft, 0, shard, encode)
+                    }
+                    // It only tells what is committed.
+                    Body::Append { commit, ref entries, .. } if entries.is_empty() && commit > 0 => {
+                        let until_ns = groups.now_ns + COMMIT_TOLD_NS;
                         self.peers.push_unhurried((to, until_ns), Kind::Raft, 0, shard, encode)
                     }
                     Body::Heartbeat { .. } if groups.now_ns >= group.asked_ns + IDLE_NS => {

@@ -69,6 +69,10 @@ pub struct LinkReport {
     pub frames_dropped: u64,
 }
 
+/// Values of [`Link::leave_ns`].
+const AT_ONCE_NS: u64 = 0;
+const NEVER_NS: u64 = u64::MAX;
+
 /// A link to one node.
 struct Link {
     number: u32,
@@ -76,6 +80,9 @@ struct Link {
     stage: Stage,
     /// Frames that wait for the send that is under way, or for the end of the turn.
     pending: Vec<u8>,
+    /// When these leave at the latest, in monotonic nanoseconds: with the end of a turn ([`AT_ONCE_NS`]), or, as long as all of them
+    /// are unhurried, later; [`NEVER_NS`]: there are none.
+    leave_ns: u64,
     /// Bytes of the send that is under way.
     unsent_bytes: usize,
     /// Messages of Raft that were dropped because too much was unsent.
@@ -159,8 +166,6 @@ pub struct Peers {
     obsolete: Vec<Token>,
     /// Whether links may be due to be dialled, or to be closed.
     needs_attention: bool,
-    /// When unhurried frames leave at the latest, in monotonic nanoseconds; `None`: none waits.
-    unhurried_until_ns: Option<u64>,
     attempts: u32,
     /// Accepted connections that have not sent their Hello.
     pub(super) greeting_count: usize,
@@ -205,6 +210,7 @@ impl Peers {
                     address,
                     stage: Stage::Down { due_ns: 0 },
                     pending: Vec::new(),
+                    leave_ns: NEVER_NS,
                     unsent_bytes: 0,
                     frames_dropped: 0,
                     failures: 0,
@@ -261,7 +267,7 @@ impl Peers {
     ) -> Pushed {
         match self.put(to, kind, flags, group, write_payload) {
             Some(place) => {
-                self.links[place].mark_dirty(&mut self.dirty);
+                self.links[place].leave_at_once(&mut self.dirty);
                 Pushed::Queued
             }
             None => Pushed::Dropped,
@@ -280,12 +286,14 @@ impl Peers {
         group: u16,
         write_payload: impl FnOnce(&mut Vec<u8>),
     ) -> Pushed {
-        if self.put(to, kind, flags, group, write_payload).is_none() {
-            return Pushed::Dropped;
+        match self.put(to, kind, flags, group, write_payload) {
+            Some(place) => {
+                let link = &mut self.links[place];
+                link.leave_ns = link.leave_ns.min(until_ns);
+                Pushed::Queued
+            }
+            None => Pushed::Dropped,
         }
-        self.unhurried_until_ns =
-            Some(self.unhurried_until_ns.map_or(until_ns, |earlier| earlier.min(until_ns)));
-        Pushed::Queued
     }
 
     /// Adds a frame to what is pending; returns its link's place, unless it is dropped.
@@ -317,22 +325,17 @@ impl Peers {
     }
 
     /// When unhurried frames leave at the latest, in monotonic nanoseconds; `None`: none waits.
-    #[inline]
     pub(in crate::core) fn next_ns(&self) -> Option<u64> {
-        self.unhurried_until_ns
+        let times = self.links.iter().map(|link| link.leave_ns);
+        times.filter(|&leave_ns| leave_ns != AT_ONCE_NS && leave_ns != NEVER_NS).min()
     }
 
     /// Lets unhurried frames leave at the end of this turn if their time has come.
-    #[inline]
     pub(in crate::core) fn hurry(&mut self, now_ns: u64) {
-        if self.unhurried_until_ns.is_some_and(|until_ns| until_ns <= now_ns) {
-            self.unhurried_until_ns = None;
-            for link in &mut self.links {
-                // A send that is under way lets all that is pending go when it is over.
-                if !link.pending.is_empty() && link.unsent_bytes == 0 {
-                    link.mark_dirty(&mut self.dirty);
-                }
-            }
+        for link in
+            self.links.iter_mut().filter(|link| link.leave_ns != AT_ONCE_NS && link.leave_ns <= now_ns)
+        {
+            link.leave_at_once(&mut self.dirty);
         }
     }
 
@@ -447,7 +450,7 @@ impl Peers {
         link.stage = Stage::Up { token, since_ns: now_ns };
         hello::push(&mut link.pending, identity, number);
         self.raised.push(number);
-        link.mark_dirty(&mut self.dirty);
+        link.leave_at_once(&mut self.dirty);
     }
 
     /// The link to `number` has failed; returns when it is dialled again. `random` spreads the nodes that dial one.
@@ -465,6 +468,7 @@ impl Peers {
         link.failures = link.failures.saturating_add(1);
         link.stage = Stage::Down { due_ns };
         link.pending = Vec::new();
+        link.leave_ns = NEVER_NS;
         link.unsent_bytes = 0;
         self.note_broken(number);
         Some(due_ns)
@@ -537,6 +541,7 @@ impl Peers {
         let Some(place) = self.place(number) else { return Vec::new() };
         let link = &mut self.links[place];
         link.unsent_bytes = link.pending.len();
+        link.leave_ns = NEVER_NS;
         std::mem::replace(&mut link.pending, spare)
     }
 
@@ -544,7 +549,7 @@ impl Peers {
     pub(super) fn sent(&mut self, token: Token) {
         let Some(link) = self.links.iter_mut().find(|link| link.is(token)) else { return };
         link.unsent_bytes = 0;
-        if !link.pending.is_empty() {
+        if link.leave_ns == AT_ONCE_NS {
             link.mark_dirty(&mut self.dirty);
         }
     }
@@ -584,6 +589,12 @@ impl Link {
 
     fn is(&self, connection: Token) -> bool {
         matches!(self.stage, Stage::Up { token, .. } if token == connection)
+    }
+
+    /// All that is pending leaves with the end of this turn, or of the send that is under way.
+    fn leave_at_once(&mut self, dirty: &mut Vec<u32>) {
+        self.leave_ns = AT_ONCE_NS;
+        self.mark_dirty(dirty);
     }
 
     fn mark_dirty(&mut self, dirty: &mut Vec<u32>) {
@@ -752,6 +763,18 @@ mod tests {
         peers.hurry(50);
         assert_eq!((peers.next_ns(), peers.take_dirty()), (None, vec![3]));
         assert_eq!(peers.take_pending(3, Vec::new()).len(), 2 * (frame::HEADER_BYTES + 1));
+        // The end of an earlier send hurries nothing.
+        assert!(peers.begin_flush(2).is_none() && peers.begin_flush(3).is_none());
+        assert_eq!(unhurried(&mut peers, 2, 80), Pushed::Queued);
+        assert_eq!(unhurried(&mut peers, 3, 90), Pushed::Queued);
+        peers.sent(token(2));
+        assert_eq!((peers.next_ns(), peers.take_dirty()), (Some(80), vec![]));
+        peers.hurry(90);
+        assert_eq!((peers.next_ns(), peers.take_dirty()), (None, vec![2, 3]));
+        // The second one's time has come while its send is under way.
+        assert!(peers.begin_flush(2).is_some() && peers.begin_flush(3).is_none());
+        peers.sent(token(3));
+        assert_eq!(peers.take_dirty(), [3]);
     }
 
     #[test]
