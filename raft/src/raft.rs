@@ -262,6 +262,19 @@ impl Raft {
         self.expire_forwarded_reads();
     }
 
+    /// The driver could not run until now, so that nobody was heard, whoever spoke. Instead of standing for election, or of leading no
+    /// more, a replica waits for the others anew. All promises and leases go on to count by the clock.
+    ///
+    /// A driver that is away again and again must not say so each time: it would never notice that a leader is gone.
+    pub fn was_away(&mut self, now_ns: u64) {
+        self.advance_clock(now_ns);
+        match self.role {
+            Role::Leader => self.leading.back_ns = self.now_ns,
+            Role::Follower if self.leader.is_some() => self.arm_election(),
+            Role::Follower | Role::PreCandidate | Role::Candidate => {}
+        }
+    }
+
     /// When [`Self::tick`] has something to do; `u64::MAX` if nothing is planned.
     pub fn next_deadline_ns(&self) -> u64 {
         let role = match self.role {

@@ -114,7 +114,7 @@ impl Raft {
     }
 
     /// Chooses when to ask for an election, neither before this replica may, nor at the same time as others.
-    fn arm_election(&mut self) {
+    pub(super) fn arm_election(&mut self) {
         let (min, max) = (self.config.election_timeout_min_ns, self.config.election_timeout_max_ns);
         let wait_ns = self.random.between(min, max);
         let usual = self.now_ns.saturating_add(wait_ns);

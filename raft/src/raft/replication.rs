@@ -20,6 +20,8 @@ pub(super) struct Leading {
     pub(super) peers: Vec<Peer>,
     pub(super) heartbeat_is_owed: bool,
     heartbeat_due_ns: u64,
+    /// When the driver was back that could not run for a while, and 0 before.
+    pub(super) back_ns: u64,
     /// The first entry of the term.
     first_index: Index,
     /// Of the driver's entries that are not committed, as [`Entry::cost_bytes`] counts.
@@ -106,7 +108,8 @@ impl Raft {
     }
 
     fn quorum_deadline_ns(&self) -> u64 {
-        self.quorum_heard_ns().saturating_add(self.config.election_timeout_max_ns)
+        let waits_from_ns = self.quorum_heard_ns().max(self.leading.back_ns);
+        waits_from_ns.saturating_add(self.config.election_timeout_max_ns)
     }
 
     pub(super) fn leader_deadline_ns(&self) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use duva_raft::{Body, Config, Message, Raft, ReplicaId, Restored, Role, SnapshotMeta};
+use duva_raft::{Body, Config, Message, Raft, ReadOutcome, ReplicaId, Restored, Role, SnapshotMeta};
 
 use crate::network::{MS, Network, Start, entry, members, start};
 
@@ -54,6 +54,52 @@ fn a_candidate_follows_a_leader_of_its_term() {
     network.arrives(2, 1, 1, Body::Heartbeat { commit: 0, sent_ns: 0, read_round: 0 });
     assert_eq!((network.raft(1).role(), network.raft(1).leader()), (Role::Follower, Some(ReplicaId(2))));
     assert_eq!(network.raft(1).vote(), Some(ReplicaId(1)), "its vote of this term remains");
+}
+
+/// After a time in which no replica ran, nobody is given up for his silence, and no promise is longer than it was: a lease is over.
+#[test]
+fn replicas_that_were_away_wait_for_one_another_anew() {
+    for notice in [true, false] {
+        let mut network = Network::new(3);
+        network.elect(1);
+        network.run(100);
+        let term = network.raft(1).term();
+        network.skip(400);
+        if notice {
+            for id in 1..=3 {
+                network.tell(id, Raft::was_away);
+            }
+            assert_eq!(network.read(1, 7), Ok(ReadOutcome::Pending));
+        }
+        network.run(1_000);
+        let is_same = network.leaders().contains(&(1, term)) && network.raft(1).term() == term;
+        assert_eq!(is_same, notice);
+    }
+}
+
+/// Who was away gives a leader up that is gone, only later.
+#[test]
+fn replicas_that_were_away_elect_another_leader_if_theirs_is_gone() {
+    let mut network = Network::new(3);
+    network.elect(1);
+    network.crash(1);
+    network.skip(400);
+    for id in 2..=3 {
+        network.tell(id, Raft::was_away);
+    }
+    network.run(1_000);
+    assert_eq!(network.raft(2).leader(), network.raft(3).leader());
+    assert!(network.raft(2).leader().is_some_and(|leader| leader != ReplicaId(1)));
+
+    // As does a leader whose followers are.
+    let mut network = Network::new(3);
+    network.elect(1);
+    network.crash(2);
+    network.crash(3);
+    network.skip(400);
+    network.tell(1, Raft::was_away);
+    network.run(1_000);
+    assert_eq!(network.raft(1).role(), Role::PreCandidate);
 }
 
 /// Paper, section 5.2: split votes are resolved by time, as timeouts are random.

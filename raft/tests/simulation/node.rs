@@ -246,6 +246,13 @@ impl Node {
     pub(crate) fn resume(&mut self, outside: &mut Outside) {
         if self.is_paused {
             self.is_paused = false;
+            // Whether a driver notices is up to it.
+            if outside.random.coin() {
+                let local_ns = self.clock.local_ns(outside.now_ns);
+                for replica in self.replicas.iter_mut().flatten() {
+                    replica.raft.was_away(local_ns);
+                }
+            }
             self.wake(outside);
         }
     }

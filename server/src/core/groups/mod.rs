@@ -22,6 +22,7 @@
 //! - What is committed and cannot be applied, because a save must catch up first, is bounded in bytes, past which the core
 //!   proposes nothing more and takes no more entries of a group that has such. Applying needs neither.
 
+mod absence;
 mod apply;
 mod departed;
 mod failover;
@@ -59,6 +60,7 @@ use super::{
     request::{Mode, OwnedRequest, SpareRequests},
 };
 use crate::cluster::GENESIS_REPLICA;
+use absence::Absence;
 use departed::Returning;
 pub use failover::{Failover, FailoverRefusal};
 use fanout::Fanout;
@@ -121,8 +123,12 @@ impl GroupOptions {
         self.election_timeout_ms * Self::MS / 3
     }
 
+    fn election_ns(&self) -> u64 {
+        self.election_timeout_ms * Self::MS
+    }
+
     fn config(&self, replica: ReplicaId, groups: usize) -> Config {
-        let election_ns = self.election_timeout_ms * Self::MS;
+        let election_ns = self.election_ns();
         Config {
             election_timeout_min_ns: election_ns,
             election_timeout_max_ns: 2 * election_ns,
@@ -284,6 +290,7 @@ pub struct Groups {
     now_ns: u64,
     /// When a group has something to do if nothing happens before.
     deadline_ns: u64,
+    absence: Absence,
     /// When patience ends next.
     patience_ns: u64,
     /// When what waits for a leader is looked at again.
@@ -373,6 +380,7 @@ impl Groups {
             ready: Ready::default(),
             now_ns: 0,
             deadline_ns: 0,
+            absence: Absence::default(),
             patience_ns: u64::MAX,
             retry_ns: u64::MAX,
             compare_ns: 0,

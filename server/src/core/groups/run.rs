@@ -52,6 +52,16 @@ impl Groups {
         if self.deadline_ns > self.now_ns {
             return;
         }
+        let (now_ns, election_ns) = (self.now_ns, self.options.election_ns());
+        // At 0 all are looked at, whatever is due; with a lost journal followers' timers rest.
+        let is_known = self.deadline_ns > 0 && !is_lost;
+        if is_known && self.absence.is_over(now_ns, self.deadline_ns, election_ns) {
+            let late_ms = (now_ns - self.deadline_ns) / 1_000_000;
+            tracing::warn!(late_ms, "this node did not run for a while, and waits for its leaders anew");
+            for group in self.by_shard.iter_mut().flatten() {
+                group.raft.was_away(now_ns);
+            }
+        }
         let mut next_ns = u64::MAX;
         for place in 0..self.by_shard.len() {
             let Some(group) = &self.by_shard[place] else { continue };

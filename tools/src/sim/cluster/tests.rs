@@ -1,6 +1,6 @@
 //! A few seeds, and proof that mistakes are found.
 
-use super::{Sabotage, Summary, Upgrade, run, upgrade};
+use super::{Sabotage, Summary, Upgrade, manner::Manner, run, run::Run, upgrade};
 
 #[test]
 fn quick_seeds() {
@@ -32,6 +32,41 @@ fn seeds_that_failed() {
 fn a_seed_replays_exactly() {
     for seed in [1, 5, 2, 3, 4, 8] {
         assert_eq!(run(seed, None).unwrap(), run(seed, None).unwrap());
+    }
+}
+
+/// A machine that stands still stops all of its nodes: none of them gives a leader up for that when they go on.
+#[test]
+fn nodes_that_all_stood_still_keep_their_leaders() {
+    const MS: u64 = 1_000_000;
+    fn leaders(run: &Run) -> Vec<(usize, u16, u64, Option<u64>)> {
+        let nodes = run.nodes.iter().enumerate();
+        let cores = nodes.flat_map(|(number, node)| node.cores.iter().map(move |core| (number, core)));
+        let groups = cores.flat_map(|(number, core)| {
+            let groups = core.core.node().groups.iter();
+            groups.flat_map(|groups| groups.replicas()).map(move |replica| (number, replica))
+        });
+        groups
+            .map(|(number, (shard, raft))| (number, shard, raft.term(), raft.leader().map(|leader| leader.0)))
+            .collect()
+    }
+    let mut run = Run::new(1, None, Manner::default());
+    run.form().unwrap();
+    run.calm().unwrap();
+    let wait = |run: &mut Run, duration_ns| {
+        let until_ns = run.now_ns() + duration_ns;
+        run.until(u64::MAX, "time goes on", |run| run.now_ns() >= until_ns).unwrap();
+    };
+    wait(&mut run, 10_000 * MS);
+    let before = leaders(&run);
+    assert!(!before.is_empty() && before.iter().all(|(.., leader)| leader.is_some()));
+    for duration_ms in [700, 1_000, 5_000] {
+        let until_ns = run.now_ns() + duration_ms * MS;
+        for machine in &mut run.world.borrow_mut().machines {
+            machine.stopped_until_ns = until_ns;
+        }
+        wait(&mut run, (duration_ms + 2_000) * MS);
+        assert_eq!(leaders(&run), before, "after {duration_ms} ms");
     }
 }
 
