@@ -47,7 +47,7 @@ pub enum Body {
         granted: bool,
     },
     /// Entries that follow `prev_index`. Without entries it asks whether the logs agree there, with a `commit` of 0, or it tells what
-    /// is committed up to there, and is not answered then if that is news.
+    /// is committed. A follower that acknowledged `prev_index` does not answer that, if it is news and no more than that.
     Append {
         /// The entry before the first one.
         prev_index: Index,

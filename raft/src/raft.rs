@@ -263,15 +263,14 @@ impl Raft {
     }
 
     /// The driver could not run until now, so that nobody was heard, whoever spoke. Instead of standing for election, or of leading no
-    /// more, a replica waits for the others anew. All promises and leases go on to count by the clock.
-    ///
-    /// A driver that is away again and again must not say so each time: it would never notice that a leader is gone.
+    /// more, a replica waits for the others anew: once, until it has heard them again, so that a driver that is away again and
+    /// again notices all the same who is gone. All promises and leases go on to count by the clock.
     pub fn was_away(&mut self, now_ns: u64) {
         self.advance_clock(now_ns);
-        match self.role {
-            Role::Leader => self.leading.back_ns = self.now_ns,
-            Role::Follower if self.leader.is_some() => self.arm_election(),
-            Role::Follower | Role::PreCandidate | Role::Candidate => {}
+        if self.role == Role::Leader {
+            self.excuse_peers();
+        } else {
+            self.excuse_leader();
         }
     }
 

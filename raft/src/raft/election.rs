@@ -20,6 +20,8 @@ pub(super) struct Election {
     silent_until_ns: u64,
     /// When it heard from a leader last, of whatever term.
     contact_ns: Option<u64>,
+    /// When a leader's silence was excused last.
+    excused_ns: u64,
     /// Who answered, and what: at most one answer a voter.
     votes: Vec<(ReplicaId, bool)>,
     /// Whether votes are to be asked for once the own one is synced.
@@ -114,11 +116,21 @@ impl Raft {
     }
 
     /// Chooses when to ask for an election, neither before this replica may, nor at the same time as others.
-    pub(super) fn arm_election(&mut self) {
+    fn arm_election(&mut self) {
         let (min, max) = (self.config.election_timeout_min_ns, self.config.election_timeout_max_ns);
         let wait_ns = self.random.between(min, max);
         let usual = self.now_ns.saturating_add(wait_ns);
         self.election.deadline_ns = usual.max(self.election.silent_until_ns.saturating_add(wait_ns - min));
+    }
+
+    /// A leader that was there before may be there still. An election that is held for other reasons than its silence waits for
+    /// nothing.
+    pub(super) fn excuse_leader(&mut self) {
+        let was_heard = self.leader.is_some() && self.election.contact_ns > Some(self.election.excused_ns);
+        if was_heard && self.election.deadline_ns > self.bound_until_ns() {
+            self.election.excused_ns = self.now_ns;
+            self.arm_election();
+        }
     }
 
     pub(super) fn tick_election(&mut self) {

@@ -70,9 +70,10 @@ impl Raft {
             return;
         }
         let last_new = prev_index + entries.len() as u64;
-        // What only tells what is committed needs no answer: the leader has one about all in front of it.
-        let only_tells =
-            entries.is_empty() && commit > self.commit_index && last_new <= self.following.acknowledged;
+        // What only tells what is committed needs no answer: the leader has one about all in front of it. Leaders of earlier versions
+        // tell it when they ask, too, even what lies behind, which a follower does not learn by being asked again.
+        let is_news = (self.commit_index + 1..=last_new).contains(&commit);
+        let only_tells = entries.is_empty() && is_news && last_new <= self.following.acknowledged;
         if !only_tells {
             self.take_entries(entries);
             self.following.agree(last_new);

@@ -20,8 +20,8 @@ pub(super) struct Leading {
     pub(super) peers: Vec<Peer>,
     pub(super) heartbeat_is_owed: bool,
     heartbeat_due_ns: u64,
-    /// When the driver was back that could not run for a while, and 0 before.
-    pub(super) back_ns: u64,
+    /// When peers' silence was excused last.
+    excused_ns: u64,
     /// The first entry of the term.
     first_index: Index,
     /// Of the driver's entries that are not committed, as [`Entry::cost_bytes`] counts.
@@ -103,12 +103,19 @@ impl Raft {
         self.majority_reached(|voter| self.value_of(voter, |peer| peer.heard_ns))
     }
 
+    /// Peers that were there before may be there still.
+    pub(super) fn excuse_peers(&mut self) {
+        if self.quorum_heard_ns() > self.leading.excused_ns {
+            self.leading.excused_ns = self.now_ns;
+        }
+    }
+
     pub(super) fn holds_quorum(&self) -> bool {
         self.now_ns < self.quorum_heard_ns().saturating_add(self.config.election_timeout_min_ns)
     }
 
     fn quorum_deadline_ns(&self) -> u64 {
-        let waits_from_ns = self.quorum_heard_ns().max(self.leading.back_ns);
+        let waits_from_ns = self.quorum_heard_ns().max(self.leading.excused_ns);
         waits_from_ns.saturating_add(self.config.election_timeout_max_ns)
     }
 
@@ -277,7 +284,7 @@ impl Raft {
     }
 
     /// Sends an append with these entries, which begin at the peer's next index. Without any it either asks, and then tells nothing
-    /// that is committed, or tells, and is not answered.
+    /// that is committed, or tells that, and needs no answer.
     fn send_append(&mut self, nth: usize, entries: Vec<Entry>, commit: Index) {
         let Peer { id, progress } = &mut self.leading.peers[nth];
         let prev_index = progress.next_index() - 1;

@@ -102,6 +102,37 @@ fn replicas_that_were_away_elect_another_leader_if_theirs_is_gone() {
     assert_eq!(network.raft(1).role(), Role::PreCandidate);
 }
 
+/// Who is away again and again gives up who is gone all the same, and an election that was asked for does not wait.
+#[test]
+fn silence_is_excused_once() {
+    for gone in [&[1][..], &[2, 3]] {
+        let mut network = Network::new(3);
+        network.elect(1);
+        network.run(100);
+        gone.iter().for_each(|&id| network.crash(id));
+        for _ in 0..2 {
+            network.skip(600);
+            for id in (1..=3).filter(|id| !gone.contains(id)) {
+                network.tell(id, Raft::was_away);
+            }
+            network.run(100);
+        }
+        let leaders = network.leaders();
+        assert!(leaders.iter().all(|(leader, _)| !gone.contains(leader)), "{leaders:?}");
+        assert_eq!(leaders.is_empty(), gone.len() > 1, "{leaders:?}");
+    }
+
+    let mut network = Network::new(3);
+    network.elect(1);
+    network.run(100);
+    network.crash(1);
+    network.campaign(2);
+    network.skip(400);
+    network.tell(2, Raft::was_away);
+    network.run(1);
+    assert_eq!(network.raft(2).role(), Role::Leader);
+}
+
 /// Paper, section 5.2: split votes are resolved by time, as timeouts are random.
 #[test]
 fn split_votes_end() {

@@ -30,7 +30,7 @@ const CONNECTIONS: u64 = 50;
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// How long the load is measured before, in seconds.
-const WINDOW_S: u64 = 10;
+const WINDOW_S: u64 = 30;
 
 /// How long a node may take until it has all that it is meant to have.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(900);

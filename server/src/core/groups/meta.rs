@@ -19,7 +19,7 @@ use duva_raft::{
     codec,
 };
 
-use super::{GroupOptions, absence::Absence, starts::StartsFile, with_heartbeats};
+use super::{GroupOptions, starts::StartsFile, with_heartbeats};
 use crate::{
     cluster::{
         balance, file::ClusterFile, meta::MetaCommand, meta::MetaState, node_of, replica,
@@ -80,8 +80,6 @@ pub struct MetaGroup {
     /// When the node says again which feature level it speaks; `u64::MAX`: the cluster knows.
     tell_ns: u64,
     heartbeat_ns: u64,
-    election_ns: u64,
-    absence: Absence,
     /// Since when nodes cannot be reached, or keep nothing, in nanoseconds.
     lost_since_ns: BTreeMap<u32, u64>,
     replace_after_ns: u64,
@@ -126,8 +124,6 @@ impl MetaGroup {
             plan_ns: 0,
             tell_ns: u64::MAX,
             heartbeat_ns: options.heartbeat_ns(),
-            election_ns: options.election_ns(),
-            absence: Absence::default(),
             lost_since_ns: BTreeMap::new(),
             replace_after_ns,
         }
@@ -264,11 +260,10 @@ impl Node {
                     .push(leader, Kind::Forward, 0, META_GROUP, |out| out.extend_from_slice(&bytes));
             }
         }
-        let due_ns = meta.deadline_ns();
-        if due_ns <= now_ns {
-            if meta.absence.is_over(now_ns, due_ns, meta.election_ns) {
-                meta.raft.was_away(now_ns);
-            }
+        if self.groups.as_ref().is_some_and(|groups| groups.was_away()) {
+            meta.raft.was_away(now_ns);
+        }
+        if meta.deadline_ns() <= now_ns {
             meta.raft.tick(now_ns);
         }
         if meta.raft.role() == Role::Leader && meta.plan_ns <= now_ns {

@@ -123,12 +123,8 @@ impl GroupOptions {
         self.election_timeout_ms * Self::MS / 3
     }
 
-    fn election_ns(&self) -> u64 {
-        self.election_timeout_ms * Self::MS
-    }
-
     fn config(&self, replica: ReplicaId, groups: usize) -> Config {
-        let election_ns = self.election_ns();
+        let election_ns = self.election_timeout_ms * Self::MS;
         Config {
             election_timeout_min_ns: election_ns,
             election_timeout_max_ns: 2 * election_ns,
@@ -369,6 +365,7 @@ impl Groups {
     /// No group yet, of `shards` shards. `seed` is another one in every start.
     pub fn new(options: GroupOptions, shards: usize, seed: u64) -> Self {
         Self {
+            absence: Absence::new(options.heartbeat_ns()),
             options,
             by_shard: (0..shards).map(|_| None).collect(),
             routes: (0..shards).map(|_| Route::default()).collect(),
@@ -380,7 +377,6 @@ impl Groups {
             ready: Ready::default(),
             now_ns: 0,
             deadline_ns: 0,
-            absence: Absence::default(),
             patience_ns: u64::MAX,
             retry_ns: u64::MAX,
             compare_ns: 0,
@@ -469,6 +465,12 @@ impl Groups {
     /// What there is to do depends on this clock from now on. It does not go back.
     pub fn set_clock(&mut self, now_ns: u64) {
         self.now_ns = self.now_ns.max(now_ns);
+        self.absence.runs(self.now_ns);
+    }
+
+    /// Whether this core did not run for a while before this turn.
+    fn was_away(&self) -> bool {
+        self.absence.is_noticed()
     }
 
     /// The turn's clock, in monotonic nanoseconds.
@@ -480,6 +482,7 @@ impl Groups {
     pub fn next_ns(&self) -> u64 {
         let leave_ns = self.leaving.as_ref().map_or(u64::MAX, |leaving| leaving.until_ns());
         let own_ns = self.deadline_ns.min(self.patience_ns).min(self.retry_ns).min(self.compare_ns);
+        let own_ns = own_ns.min(self.absence.due_ns());
         let follower_ns = self.rest_ns.min(self.next_invitation_ns()).min(self.next_pass_ns());
         own_ns.min(leave_ns).min(self.transactions_ns).min(follower_ns)
     }

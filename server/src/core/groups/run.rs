@@ -52,16 +52,6 @@ impl Groups {
         if self.deadline_ns > self.now_ns {
             return;
         }
-        let (now_ns, election_ns) = (self.now_ns, self.options.election_ns());
-        // At 0 all are looked at, whatever is due; with a lost journal followers' timers rest.
-        let is_known = self.deadline_ns > 0 && !is_lost;
-        if is_known && self.absence.is_over(now_ns, self.deadline_ns, election_ns) {
-            let late_ms = (now_ns - self.deadline_ns) / 1_000_000;
-            tracing::warn!(late_ms, "this node did not run for a while, and waits for its leaders anew");
-            for group in self.by_shard.iter_mut().flatten() {
-                group.raft.was_away(now_ns);
-            }
-        }
         let mut next_ns = u64::MAX;
         for place in 0..self.by_shard.len() {
             let Some(group) = &self.by_shard[place] else { continue };
@@ -80,6 +70,13 @@ impl Groups {
             }
         }
         self.deadline_ns = next_ns;
+    }
+
+    /// This core was away: its replicas wait for the others anew.
+    fn were_away(&mut self) {
+        for group in self.by_shard.iter_mut().flatten() {
+            group.raft.was_away(self.now_ns);
+        }
     }
 
     /// A node says that it leads a shard, and perhaps who votes. A replica here that should be here knows better who leads in
@@ -254,6 +251,9 @@ impl Node {
     /// Lets the groups go on: what the disk has done, timers, messages, entries, replies.
     pub(in crate::core) fn run_groups(&mut self, io: &mut impl Io) {
         let Some(mut groups) = self.groups.take() else { return };
+        if groups.absence.take() {
+            groups.were_away();
+        }
         self.tell_of_disk(&mut groups);
         groups.tick(self.is_journal_lost());
         self.compare_groups(&mut groups);

@@ -60,7 +60,7 @@ fn nodes_that_all_stood_still_keep_their_leaders() {
     wait(&mut run, 10_000 * MS);
     let before = leaders(&run);
     assert!(!before.is_empty() && before.iter().all(|(.., leader)| leader.is_some()));
-    for duration_ms in [700, 1_000, 5_000] {
+    for duration_ms in [100, 150, 200, 250, 300, 350, 400, 700, 1_000, 5_000] {
         let until_ns = run.now_ns() + duration_ms * MS;
         for machine in &mut run.world.borrow_mut().machines {
             machine.stopped_until_ns = until_ns;
