@@ -120,7 +120,9 @@ fn a_flush_that_removes_nothing_is_found() {
 #[test]
 fn a_write_sent_twice_is_found() {
     let reason = first_failure(Sabotage::RepeatedWrites);
-    assert!(reason.contains("no order explains"), "{reason}");
+    // A counter that only grows may be found first to have had a value that nobody gave it.
+    let is_found = ["no order explains", "never was"];
+    assert!(is_found.iter().any(|found| reason.contains(found)), "{reason}");
 }
 
 #[test]
