@@ -74,8 +74,8 @@ impl Raft {
         // tell it when they ask, too, even what lies behind, which a follower does not learn by being asked again.
         let is_news = (self.commit_index + 1..=last_new).contains(&commit);
         let only_tells = entries.is_empty() && is_news && last_new <= self.following.acknowledged;
+        self.take_entries(entries);
         if !only_tells {
-            self.take_entries(entries);
             self.following.agree(last_new);
         }
         let agrees_to = if self.is_on(Mutation::CommitUnmatched) { self.log.last_index() } else { last_new };

@@ -56,20 +56,33 @@ fn a_candidate_follows_a_leader_of_its_term() {
     assert_eq!(network.raft(1).vote(), Some(ReplicaId(1)), "its vote of this term remains");
 }
 
+/// Three replicas that this one has led for a while.
+fn led_by(id: u64) -> Network {
+    let mut network = Network::new(3);
+    network.elect(id);
+    network.run(100);
+    network
+}
+
+/// For so long these do not run, and they notice.
+fn stand_still(network: &mut Network, ids: impl IntoIterator<Item = u64>, duration_ms: u64) {
+    network.skip(duration_ms);
+    for id in ids {
+        network.tell(id, Raft::was_away);
+    }
+}
+
 /// After a time in which no replica ran, nobody is given up for his silence, and no promise is longer than it was: a lease is over.
 #[test]
 fn replicas_that_were_away_wait_for_one_another_anew() {
     for notice in [true, false] {
-        let mut network = Network::new(3);
-        network.elect(1);
-        network.run(100);
+        let mut network = led_by(1);
         let term = network.raft(1).term();
-        network.skip(400);
         if notice {
-            for id in 1..=3 {
-                network.tell(id, Raft::was_away);
-            }
+            stand_still(&mut network, 1..=3, 400);
             assert_eq!(network.read(1, 7), Ok(ReadOutcome::Pending));
+        } else {
+            network.skip(400);
         }
         network.run(1_000);
         let is_same = network.leaders().contains(&(1, term)) && network.raft(1).term() == term;
@@ -77,58 +90,27 @@ fn replicas_that_were_away_wait_for_one_another_anew() {
     }
 }
 
-/// Who was away gives a leader up that is gone, only later.
-#[test]
-fn replicas_that_were_away_elect_another_leader_if_theirs_is_gone() {
-    let mut network = Network::new(3);
-    network.elect(1);
-    network.crash(1);
-    network.skip(400);
-    for id in 2..=3 {
-        network.tell(id, Raft::was_away);
-    }
-    network.run(1_000);
-    assert_eq!(network.raft(2).leader(), network.raft(3).leader());
-    assert!(network.raft(2).leader().is_some_and(|leader| leader != ReplicaId(1)));
-
-    // As does a leader whose followers are.
-    let mut network = Network::new(3);
-    network.elect(1);
-    network.crash(2);
-    network.crash(3);
-    network.skip(400);
-    network.tell(1, Raft::was_away);
-    network.run(1_000);
-    assert_eq!(network.raft(1).role(), Role::PreCandidate);
-}
-
-/// Who is away again and again gives up who is gone all the same, and an election that was asked for does not wait.
+/// Who was away, once or again and again, gives up who is gone all the same, and an election that was asked for does not wait.
 #[test]
 fn silence_is_excused_once() {
-    for gone in [&[1][..], &[2, 3]] {
-        let mut network = Network::new(3);
-        network.elect(1);
-        network.run(100);
+    // Again and again, there is less time in between than an election timeout.
+    let cases = [(1, 1_000), (2, 100)].map(|times| [(times, &[1][..]), (times, &[2, 3])]);
+    for ((pauses, run_ms), gone) in cases.into_iter().flatten() {
+        let mut network = led_by(1);
         gone.iter().for_each(|&id| network.crash(id));
-        for _ in 0..2 {
-            network.skip(600);
-            for id in (1..=3).filter(|id| !gone.contains(id)) {
-                network.tell(id, Raft::was_away);
-            }
-            network.run(100);
+        for _ in 0..pauses {
+            stand_still(&mut network, (1..=3).filter(|id| !gone.contains(id)), 600);
+            network.run(run_ms);
         }
         let leaders = network.leaders();
         assert!(leaders.iter().all(|(leader, _)| !gone.contains(leader)), "{leaders:?}");
         assert_eq!(leaders.is_empty(), gone.len() > 1, "{leaders:?}");
     }
 
-    let mut network = Network::new(3);
-    network.elect(1);
-    network.run(100);
+    let mut network = led_by(1);
     network.crash(1);
     network.campaign(2);
-    network.skip(400);
-    network.tell(2, Raft::was_away);
+    stand_still(&mut network, [2], 400);
     network.run(1);
     assert_eq!(network.raft(2).role(), Role::Leader);
 }
